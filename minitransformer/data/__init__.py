@@ -1,0 +1,1 @@
+"""Bytes in, fixed and disjoint splits of tokens out."""

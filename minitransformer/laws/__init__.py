@@ -1,0 +1,1 @@
+"""Tables of runs in, fitted laws with intervals out."""

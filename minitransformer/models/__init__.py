@@ -1,0 +1,1 @@
+"""Language models written as stacks: every tensor has a leading axis of K members."""

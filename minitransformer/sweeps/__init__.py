@@ -1,0 +1,1 @@
+"""Many configurations, trained once each and kept as facts."""
