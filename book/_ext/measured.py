@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import os
 from pathlib import Path
 
+import matplotlib
 from docutils import nodes
 from docutils.parsers.rst import directives
+from matplotlib import pyplot
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
@@ -55,17 +58,11 @@ def number(value: float, places: int) -> str:
     return f"{value:,.{places}f}".replace("-", MINUS)
 
 
-def with_interval(value: float, low: float | None, high: float | None) -> str:
-    """``0.095 [0.091, 0.099]``: a value with its 95 % interval."""
-    places = decimals(value, low, high)
-    if low is None or high is None:
-        return number(value, places)
-    return f"{number(value, places)} [{number(low, places)}, {number(high, places)}]"
-
-
 def field_text(claim, field: str, spec: str = "") -> str:
     """One field of a claim as text. `interval` is the 95 % interval; a range of two numbers becomes ``a to b``."""
     if field == "interval":
+        if claim.low is None or claim.high is None:
+            raise MeasuredError(f"the claim {claim.id} has no interval")
         places = decimals(claim.value, claim.low, claim.high)
         return f"[{number(claim.low, places)}, {number(claim.high, places)}]"
     names = [f.name for f in dataclasses.fields(claim)]
@@ -159,6 +156,9 @@ class MeasuredDirective(SphinxDirective):
             return []
 
     def no_runs(self) -> list[nodes.Node]:
+        """How to make runs, said once a page."""
+        if self.env.temp_data.setdefault("measured_no_runs", self.lineno) != self.lineno:
+            return []
         paragraph = nodes.paragraph("", "", *self.parse_inline(NO_RUNS)[0], classes=["no-runs"])
         return [paragraph]
 
@@ -189,11 +189,13 @@ class Claims(MeasuredDirective):
         page = f"notebooks/{Path(claim.notebook).stem}"
         unit = f" {claim.unit}" if claim.unit else ""
         paper = "–" if claim.paper_value is None else f"{claim.paper_value:g}".replace("-", MINUS) + unit
-        ours = "–" if claim.value is None else with_interval(claim.value, claim.low, claim.high) + unit
+        ours = "–" if claim.value is None else number(claim.value, decimals(claim.value, claim.low, claim.high)) + unit
+        known = claim.value is not None and claim.low is not None and claim.high is not None
+        interval = [nodes.Text(" "), nodes.inline("", field_text(claim, "interval"), classes=["interval"])] if known else []
         return [
             self.inline(f"{claim.statement} [Notebook](/{page}.ipynb)"),
             [nodes.inline("", paper, classes=["value"]), *self.citation(claim.paper)],
-            [nodes.inline("", ours, classes=["value"])],
+            [nodes.inline("", ours, classes=["value"]), *interval],
             [nodes.Text(claim.scale)],
             [self.verdict(claim.verdict)],
         ]
@@ -241,11 +243,6 @@ class LawFigure(MeasuredDirective):
 
     def save(self, drawing, claim_id: str) -> str:
         """Writes the picture beside the build under a name made of its content; returns its path seen from the page."""
-        import io
-
-        import matplotlib
-        from matplotlib import pyplot
-
         buffer = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": "minitransformer", "svg.fonttype": "path"}):
             drawing.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})

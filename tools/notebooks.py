@@ -1,0 +1,79 @@
+"""Runs every notebook again and stores its outputs without what changes from run to run.
+
+    python tools/notebooks.py [--scale laptop] [NOTEBOOK.ipynb ...]
+
+A notebook that fails is left as it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def clean(notebook: nbformat.NotebookNode) -> list[str]:
+    """Removes times, widget state and standard error in place; numbers the code cells; returns the standard error."""
+    removed, count = [], 0
+    notebook.metadata = nbformat.from_dict(
+        {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}}
+    )
+    for cell in notebook.cells:
+        for key in ("execution", "collapsed", "scrolled"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type != "code":
+            continue
+        count += 1
+        cell.execution_count = count
+        removed += [output.text for output in cell.outputs if output.get("name") == "stderr"]
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and WIDGET not in o.get("data", {})]
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+    return removed
+
+
+def run(path: Path) -> None:
+    """Executes one notebook in its own folder and writes it back."""
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    client.execute()
+    for text in clean(notebook):
+        print(f"{path.name} wrote on standard error (not stored): {text.strip()}", file=sys.stderr)
+    temporary = path.with_suffix(".ipynb.new")
+    nbformat.write(notebook, temporary)
+    temporary.replace(path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run every notebook again and store its outputs.")
+    parser.add_argument("--scale", default="laptop", help="MINITRANSFORMER_SCALE for the notebooks (default: laptop)")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="only these (default: all)")
+    arguments = parser.parse_args()
+    os.environ["MINITRANSFORMER_SCALE"] = arguments.scale
+    failed = []
+    for path in arguments.notebooks or sorted(NOTEBOOKS.rglob("*.ipynb")):
+        start = time.monotonic()
+        try:
+            run(path.resolve())
+            print(f"{path.name}: {time.monotonic() - start:.0f} s", flush=True)
+        except CellExecutionError as error:
+            failed.append(path.name)
+            print(f"{path.name} failed and was left as it was:\n{error}", file=sys.stderr)
+    if failed:
+        print(f"Failed: {', '.join(failed)}", file=sys.stderr)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
