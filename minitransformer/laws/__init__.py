@@ -1,1 +1,5 @@
-"""Tables of runs in, fitted laws with intervals out."""
+"""Turning a table of runs into a law with an interval."""
+
+from minitransformer.laws.fit import Estimate, HoldOut, Law, Points, Prediction, fit_power_law
+
+__all__ = ["Estimate", "HoldOut", "Law", "Points", "Prediction", "fit_power_law"]
