@@ -1,17 +1,24 @@
-// A table or code box that is wider than its place scrolls; make it reachable by keyboard, and only then.
 (function () {
+  // A table or output that is wider than its place scrolls; make it reachable by keyboard, and only then.
   function mark() {
-    document.querySelectorAll(".pst-scrollable-table-container, .cell_output .output, mjx-container[display='true']").forEach(function (box) {
+    document.querySelectorAll(".pst-scrollable-table-container, .cell_output .output").forEach(function (box) {
       if (box.scrollWidth > box.clientWidth) {
         box.tabIndex = 0;
-        box.setAttribute("role", "region");
-        if (!box.hasAttribute("aria-label")) box.setAttribute("aria-label", "Wider than the page: scrolls sideways");
+        box.setAttribute("role", "group");
+        box.setAttribute("aria-label", "Wider than the page: scrolls sideways");
       } else {
-        box.removeAttribute("tabindex");
-        box.removeAttribute("role");
+        ["tabindex", "role", "aria-label"].forEach(function (name) { box.removeAttribute(name); });
       }
     });
   }
   window.addEventListener("load", mark);
   window.addEventListener("resize", mark);
+
+  // The theme puts the logo outside every landmark.
+  document.addEventListener("DOMContentLoaded", function () {
+    var logo = document.querySelector(".sidebar-primary-item > .navbar-brand");
+    if (!logo) return;
+    logo.parentElement.setAttribute("role", "navigation");
+    logo.parentElement.setAttribute("aria-label", "Front page");
+  });
 })();

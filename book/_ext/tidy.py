@@ -1,0 +1,33 @@
+"""Mends what the theme and its extensions write into every page.
+
+- Code that would run cells in the browser is left out: it names another host, and the book runs nothing there.
+- A colour scheme that was never chosen follows the reader's system, without an error on the console.
+- Lists of references and tables of data get roles and headings that screen readers accept.
+"""
+
+from __future__ import annotations
+
+from sphinx.application import Sphinx
+
+REPLACED = {
+    '<div role="list" class="citation-list">': '<div class="citation-list">',
+    ' role="doc-biblioentry"': "",
+    "<th></th>": "<td></td>",
+}
+
+
+def is_thebe(script) -> bool:
+    return "thebe" in f"{getattr(script, 'filename', '')}{getattr(script, 'attributes', {}).get('body', '')}".lower()
+
+
+def tidy(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
+    context["default_mode"] = "auto"
+    context["script_files"] = [script for script in context.get("script_files", []) if not is_thebe(script)]
+    for before, after in REPLACED.items():
+        if "body" in context:
+            context["body"] = context["body"].replace(before, after)
+
+
+def setup(app: Sphinx) -> dict:
+    app.connect("html-page-context", tidy, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
