@@ -1,0 +1,290 @@
+"""The house style and the few figure shapes that the book repeats. Every function returns a matplotlib Figure."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Iterator, Sequence
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import Formatter, Locator, MaxNLocator, NullLocator
+
+from minitransformer.errors import UserError
+from minitransformer.laws.fit import Law, short
+
+OURS, PAPER, HELD_OUT, GREY = "#0072B2", "#D55E00", "#007A5A", "#767676"  # after Okabe and Ito 2008, text-safe on white
+SERIES = (OURS, PAPER, HELD_OUT, "#AA4499", "#9A6700", "#000000")
+MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚"}
+HALO = [withStroke(linewidth=3, foreground="white")]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's validation loss over x (steps, tokens or FLOPs); `size` (N) decides the colour."""
+
+    size: float
+    x: Sequence[float]
+    loss: Sequence[float]
+
+
+class PlainLog(Locator):
+    """Few ticks on a log axis, at round numbers: whole decades, or 1-3, or 1-2-5, or even steps on a short range."""
+
+    def __call__(self):
+        return self.tick_values(*self.axis.get_view_interval())
+
+    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+        low, high = sorted((vmin, vmax))
+        decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+        for multiples in ([1], [1, 3], [1, 2, 5]):
+            ticks = np.outer(decades, multiples).ravel()
+            ticks = ticks[(ticks >= low * 0.999) & (ticks <= high * 1.001)]
+            if 4 <= len(ticks) <= 7:
+                return ticks
+        if len(ticks) > 7:
+            every = int(np.ceil(len(decades) / 6))
+            return decades[::every]
+        ticks = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        return ticks[(ticks >= low) & (ticks <= high)]
+
+
+def plain(value: float) -> str:
+    """1500 -> 1.5k, 1.6 -> 1.6, with a true minus sign."""
+    return short(float(f"{value:.6g}")).replace("-", "\N{MINUS SIGN}")
+
+
+class PlainFormatter(Formatter):
+    """`plain`, or powers of ten where the axis goes beyond 1e10 (FLOPs)."""
+
+    def __call__(self, value: float, position: int | None = None) -> str:
+        if self.axis.get_view_interval()[1] < 1e10:
+            return plain(value)
+        power = np.floor(np.log10(value) + 1e-9)
+        lead = value / 10**power
+        return rf"$10^{{{power:.0f}}}$" if abs(lead - 1) < 1e-6 else rf"${lead:.3g}\cdot10^{{{power:.0f}}}$"
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The house style, for `with style():` around any matplotlib code; legible when scaled to a phone's width."""
+    with matplotlib.rc_context(
+        {
+            "figure.dpi": 120, "savefig.dpi": 120, "figure.facecolor": "white", "savefig.facecolor": "white",
+            "figure.constrained_layout.use": True, "figure.constrained_layout.h_pad": 0.08,
+            "font.family": "DejaVu Sans", "font.size": 11.5, "axes.labelsize": 11.5, "axes.titlesize": 11.5, "xtick.labelsize": 11, "ytick.labelsize": 11, "axes.spines.top": False,
+            "axes.spines.right": False, "axes.edgecolor": "#555555", "axes.grid": True, "axes.axisbelow": True,
+            "grid.color": "#E4E4E4", "grid.linewidth": 0.8, "xtick.color": "#333333", "ytick.color": "#333333",
+            "axes.labelcolor": "#222222", "lines.linewidth": 1.8, "lines.solid_capstyle": "round",
+        }
+    ):
+        yield
+
+
+@contextmanager
+def _drawing(rows: int = 1, columns: int = 1, size: tuple[float, float] = (5.6, 4.2), **grid) -> Iterator[tuple[Figure, list]]:
+    """A figure in the house style that pyplot will not show a second time; ticks are made before the style ends."""
+    with style():
+        figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **grid)
+        plt.close(figure)
+        yield figure, list(axes.ravel())
+        figure.draw_without_rendering()
+
+
+def _log(axis: Axes, which: str = "xy") -> None:
+    for name in which:
+        getattr(axis, f"set_{name}scale")("log")
+        side = getattr(axis, f"{name}axis")
+        side.set_major_locator(PlainLog())
+        side.set_major_formatter(PlainFormatter())
+        side.set_minor_locator(NullLocator())
+
+
+def _note(axis: Axes, lines: Sequence[tuple[str, str]], below: float | None = None) -> None:
+    """Coloured lines of text, in place of a legend, in the upper right corner or `below` a height in data units."""
+    height = (0.98, "axes fraction") if below is None else (below, "data")
+    for i, (text, colour) in enumerate(lines):
+        axis.annotate(
+            text, (0.985, height[0]), xycoords=("axes fraction", height[1]), xytext=(0, -15 * i - 4), color=colour,
+            textcoords="offset points", ha="right", va="top", bbox={"fc": "white", "alpha": 0.75, "lw": 0, "pad": 1},
+        )
+
+
+def _runs(axis: Axes, points, means, colour: str) -> None:
+    axis.plot(points.x, points.loss, "o", mfc="none", mec=colour, ms=4, mew=0.9, alpha=0.75, ls="none")
+    axis.plot(means.x, means.loss, "o", color=colour, ms=6, ls="none", zorder=4)
+
+
+def law_figure(
+    law: Law,
+    paper: float | None = None,
+    paper_name: str = "paper",
+    xlabel: str | None = None,
+    ylabel: str = "validation loss (nats per token)",
+    to: float | None = None,
+    references: dict[str, float] | None = None,
+) -> Figure:
+    """A fitted law over its runs, residuals in per cent below.
+
+    Small rings are runs, dots seed means, grey those left out of the fit. The band holds 95 % of new sizes' means.
+    paper: a published exponent, drawn dashed through the middle of our range, as only slopes compare. The hold-out is
+    drawn dotted with the interval it predicted for the largest size. to: extend the law, dotted, to this x.
+    references: horizontal levels by name, such as guessing. A law that was refused is drawn as points and its reason.
+    """
+    if not law.n_runs and not len(law.excluded.x):
+        raise UserError(f"there is nothing to draw: {law.reason}")
+    name, symbol = law.form.x, rf"$\alpha_{{{law.form.x}}}$" if len(law.form.x) == 1 else "exponent"
+    rows, size = (2, (5.6, 5.4)) if law.ok else (1, (5.6, 4.2))
+    grid = {"sharex": True, "height_ratios": [3.4, 1]} if law.ok else {}
+    with _drawing(rows, 1, size, **grid) as (figure, axes):
+        top = axes[0]
+        _log(top)
+        top.plot(law.excluded.x, law.excluded.loss, "o", mfc="none", mec=GREY, ms=4, mew=0.9, ls="none")
+        _runs(top, law.runs, law.means, OURS)
+        notes = []
+        if law.ok:
+            low, high = law.range
+            x = np.geomspace(low, high, 100)
+            value, below, above = law.predict(x)
+            top.fill_between(x, below, above, color=OURS, alpha=0.16, lw=0)
+            top.plot(x, value, color=OURS)
+            alpha = law.exponent
+            notes.append((f"fit: {symbol} = {alpha.value:.3f} (95 %: {alpha.low:.3f} to {alpha.high:.3f})", OURS))
+            if to is not None:
+                x = np.geomspace(high if to > high else low, to, 50)
+                value, below, above = law.predict(x)
+                top.fill_between(x, below, above, color=OURS, alpha=0.08, lw=0)
+                top.plot(x, value, color=OURS, ls=":")
+            if paper is not None:
+                middle = np.sqrt(low * high)
+                x = np.array([low, high])
+                top.plot(x, law.predict(middle).value * (x / middle) ** -paper, color=PAPER, ls=(0, (5, 3)), lw=1.5)
+                notes.append((f"{paper_name}, dashed: {symbol} = {paper:.3g}", PAPER))
+            if law.holdout:
+                h = law.holdout
+                x = np.array([law.means.x[-2], h.x])
+                top.plot(x, h.predicted * (x / h.x) ** -h.exponent, color=HELD_OUT, ls=":")
+                top.errorbar(
+                    h.x, h.predicted, [[h.predicted - h.low], [h.high - h.predicted]],
+                    fmt="D", ms=5, mfc="white", color=HELD_OUT, capsize=5, lw=1.4, zorder=3,
+                )
+                side = "high" if h.error_percent > 0 else "low"
+                notes.append((f"largest held out: predicted {abs(h.error_percent):.1f} % too {side}", HELD_OUT))
+            _residuals(axes[1], law)
+        else:
+            notes.append(("no law fitted: too few sizes" if law.status == "too_few_points" else "no law fitted", PAPER))
+        if len(law.excluded.x):
+            notes.append(("left out of the fit", GREY))
+        for text, level in (references or {}).items():
+            top.axhline(level, color=GREY, lw=1.2, ls=(0, (1, 1.5)))
+            top.annotate(text, (0, level), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points", color=GREY)
+            top.set_ylim(top=max(top.get_ylim()[1], 1.1 * level))
+        _note(top, notes, min(references.values()) if references else None)
+        top.set_ylabel(ylabel)
+        axes[-1].set_xlabel(xlabel or f"{name} ({law.form.x_unit})")
+    return figure
+
+
+def _residuals(axis: Axes, law: Law) -> None:
+    x = np.geomspace(*law.range, 100)
+    value, below, above = law.predict(x)
+    axis.fill_between(x, 100 * (below / value - 1), 100 * (above / value - 1), color=OURS, alpha=0.16, lw=0)
+    axis.axhline(0, color=OURS, lw=1.2)
+    percent = [p._replace(loss=100 * (p.loss / law.predict(p.x).value - 1)) for p in (law.runs, law.means)]
+    _runs(axis, *percent, OURS)
+    axis.yaxis.set_major_locator(MaxNLocator(4, symmetric=True, steps=[1, 2, 5, 10]))
+    axis.set_ylabel("residual (%)")
+
+
+def learning_curve_figure(
+    law: Law, vocab_size: int | None = None, unigram: float | None = None, xlabel: str = "training set, D (tokens)", **options
+) -> Figure:
+    """Loss against the size of the training set, as `law_figure`: the small-data end, left out of the fit, in grey.
+
+    vocab_size draws the level of uniform guessing, log V; unigram the entropy of single tokens (nats per token).
+    """
+    references = {"guessing, log V": np.log(vocab_size)} if vocab_size else {}
+    if unigram:
+        references["counting single tokens"] = unigram
+    return law_figure(law, xlabel=xlabel, references=references, **options)
+
+
+def curves_figure(
+    runs: Sequence[Curve], xlabel: str = "training step", ylabel: str = "validation loss (nats per token)", size_name: str = "N"
+) -> Figure:
+    """Validation loss over training, one colour per size, dark for large; seeds of a size share colour and label."""
+    if not runs:
+        raise UserError("there are no training curves to draw")
+    sizes = sorted({run.size for run in runs})
+    norm = LogNorm(sizes[0], max(sizes[-1], sizes[0] * 1.01))
+    colour = {s: matplotlib.colormaps["viridis_r"](0.4 + 0.6 * norm(s)) for s in sizes}
+    with _drawing() as (figure, (axis,)):
+        _log(axis)
+        for run in runs:
+            axis.plot(run.x, run.loss, color=colour[run.size], lw=1.4, alpha=0.9)
+        figure.draw_without_rendering()
+        ends = {s: [(run.x[-1], run.loss[-1]) for run in runs if run.size == s] for s in sizes}
+        place = {s: (max(x for x, _ in e), np.exp(np.mean([np.log(y) for _, y in e]))) for s, e in ends.items()}
+        shifts = _apart([axis.transData.transform(place[s])[1] for s in sizes], 14 * figure.dpi / 72)
+        for s, shift in zip(sizes, shifts):
+            label = f"{size_name} = {plain(s)}" if s == sizes[0] else plain(s)
+            axis.annotate(
+                label, place[s], xytext=(6, shift * 72 / figure.dpi), textcoords="offset points", va="center",
+                color=colour[s], annotation_clip=False, fontsize=10.5, path_effects=HALO,
+            )
+        axis.set(xlabel=xlabel, ylabel=ylabel)
+    return figure
+
+
+def _apart(heights: Sequence[float], gap: float) -> list[float]:
+    """How far to move each height so that neighbours are at least `gap` apart and the whole stays centred."""
+    order = np.argsort(heights)
+    wanted = np.asarray(heights)[order]
+    placed = wanted.copy()
+    for _ in range(200):
+        overlap = np.maximum(gap - np.diff(placed), 0) / 2
+        if not overlap.any():
+            break
+        placed[:-1] -= overlap
+        placed[1:] += overlap
+    moved = np.empty(len(order))
+    moved[order] = placed - wanted
+    return moved.tolist()
+
+
+def two_axes_figure(
+    n_total: Sequence[float],
+    n_non_embedding: Sequence[float],
+    loss: Sequence[float],
+    depth: Sequence[int],
+    ylabel: str = "validation loss (nats per token)",
+) -> Figure:
+    """The same losses against N with and without embeddings, side by side, a line per depth (Kaplan et al. 2020, Fig. 6).
+
+    All four of shape (n,), an entry per run; runs of equal N and depth are seeds.
+    """
+    columns = [np.asarray(c, float) for c in (n_total, n_non_embedding, loss, depth)]
+    if len({len(c) for c in columns}) != 1 or not len(columns[0]):
+        raise UserError("two_axes_figure needs one n_total, n_non_embedding, loss and depth per run")
+    *counts, loss, depth = columns
+    depths = np.unique(depth)
+    kinds = [(c, *m) for c, m, _ in zip(cycle(SERIES), cycle(MARKERS.items()), depths)]
+    titles = "with embeddings", "without embeddings"
+    with _drawing(1, 2, (6.0, 3.8), sharey=True) as (figure, axes):
+        for axis, n, title in zip(axes, counts, titles):
+            _log(axis)
+            for layers, (colour, marker, _) in zip(depths, kinds):
+                mine = depth == layers
+                sizes = np.unique(n[mine])
+                means = [np.exp(np.log(loss[mine & (n == s)]).mean()) for s in sizes]
+                axis.plot(n[mine], loss[mine], marker, mfc="none", mec=colour, ms=3.5, mew=0.8, alpha=0.7, ls="none")
+                axis.plot(sizes, means, f"{marker}-", color=colour, ms=5)
+            axis.set(title=title, xlabel="N (parameters)")
+        axes[0].set_ylabel(ylabel)
+        _note(axes[1], [(f"{sign} {d:.0f} layer{'s' if d != 1 else ''}", c) for d, (c, _, sign) in zip(depths, kinds)])
+    return figure
+
