@@ -193,7 +193,7 @@ class Claims(MeasuredDirective):
         known = claim.value is not None and claim.low is not None and claim.high is not None
         interval = [nodes.Text(" "), nodes.inline("", field_text(claim, "interval"), classes=["interval"])] if known else []
         return [
-            self.inline(f"{claim.statement} [Notebook](/{page}.ipynb)"),
+            self.inline(f"{claim.statement} {{doc}}`/{page}`"),
             [nodes.inline("", paper, classes=["value"]), *self.citation(claim.paper)],
             [nodes.inline("", ours, classes=["value"]), *interval],
             [nodes.Text(claim.scale)],

@@ -1,0 +1,181 @@
+"""The book's own directives: numbers as text, tables and figures from claims, clear failures, pages that notice new runs."""
+
+import importlib.util
+import re
+import sys
+import types
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from docutils.utils import unescape
+from matplotlib.figure import Figure
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+import minitransformer
+from minitransformer.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+EXTENSIONS = ROOT / "book" / "_ext"
+spec = importlib.util.spec_from_file_location("measured", EXTENSIONS / "measured.py")
+measured = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(measured)
+
+
+@dataclass(frozen=True)
+class Claim:
+    id: str = "kaplan.L_N"
+    statement: str = "Loss falls with $N$."
+    paper_value: float | None = 0.076
+    value: float | None = 0.09534
+    low: float | None = 0.0911
+    high: float | None = 0.0998
+    unit: str = ""
+    verdict: str = "differs"
+    notebook: str = "notebooks/first_law.ipynb"
+    scale: str = "laptop"
+    n_runs: int = 1500
+    N: tuple | None = (1536, 98304)
+    D: tuple | None = None
+    paper: str = "kaplan2020, eq. 1.1"
+
+
+@pytest.mark.parametrize(
+    "field, form, text",
+    [
+        ("value", "", "0.0953"), ("interval", "", "[0.0911, 0.0998]"), ("paper_value", "", "0.076"), ("value", ".2f", "0.10"),
+        ("n_runs", "", "1,500"), ("N", "", "1,536 to 98,304"), ("verdict", "", "differs"),
+    ],
+)  # fmt: skip
+def test_fields_as_text(field, form, text):
+    assert measured.field_text(Claim(), field, form) == text
+
+
+def test_negative_numbers_have_a_minus_sign():
+    claim = Claim(value=-0.0991, low=-0.105, high=-0.09)
+    assert measured.field_text(claim, "value") == "−0.0991"
+    assert measured.field_text(claim, "interval") == "[−0.1050, −0.0900]"
+
+
+@pytest.mark.parametrize("field, message", [("alpha", "no field 'alpha'"), ("D", "has no D")])
+def test_missing_fields_are_named(field, message):
+    with pytest.raises(measured.MeasuredError, match=message):
+        measured.field_text(Claim(), field)
+
+
+class Book:
+    """A one-page book in a temporary folder, built with the extension under test and stand-in claims."""
+
+    def __init__(self, folder: Path, monkeypatch):
+        self.folder = folder
+        self.committed = [Claim(), Claim(id="other", verdict="agrees", paper_value=None, paper="")]
+        self.live = []
+        self.drawn = 0
+        claims = types.ModuleType("minitransformer.claims")
+        claims.committed, claims.live = lambda: self.committed, lambda store: self.live
+        figures = types.ModuleType("minitransformer.figures")
+        figures.claim_figure = self.draw
+        for name, module in (("claims", claims), ("figures", figures)):
+            monkeypatch.setitem(sys.modules, f"minitransformer.{name}", module)
+            monkeypatch.setattr(minitransformer, name, module, raising=False)
+        monkeypatch.setenv("MINITRANSFORMER_STORE", str(folder / "runs"))
+        monkeypatch.syspath_prepend(str(EXTENSIONS))
+        (folder / "notebooks").mkdir()
+        (folder / "notebooks" / "first_law.md").write_text("# First law\n")
+        (folder / "refs.bib").write_text("@article{kaplan2020, title={T}, author={Kaplan, J.}, journal={J}, year={2020}}")
+
+    def draw(self, claim_id, store=None):
+        self.drawn += 1
+        figure = Figure()
+        figure.add_subplot().plot([1, 2])
+        return figure
+
+    def build(self, text: str | None = None) -> tuple[str, str]:
+        """The page's HTML and the warnings of building it (again)."""
+        if text is not None:
+            toc = "```{toctree}\nnotebooks/first_law\n```\n"
+            (self.folder / "index.md").write_text(f"# Page\n\n{text}\n\n{toc}\n```{{bibliography}}\n```\n")
+        warnings = StringIO()
+        config = {
+            "extensions": ["myst_parser", "sphinxcontrib.bibtex", "measured"], "myst_enable_extensions": ["dollarmath"],
+            "bibtex_bibfiles": ["refs.bib"], "exclude_patterns": ["runs", "_out"], "numfig": True,
+        }  # fmt: skip
+        out = self.folder / "_out"
+        with patch_docutils(), docutils_namespace():
+            app = Sphinx(self.folder, None, out / "html", out / "trees", "html", config, status=None, warning=warnings)
+            app.build()
+        return (out / "html" / "index.html").read_text(encoding="utf-8"), unescape(warnings.getvalue())
+
+
+@pytest.fixture
+def book(tmp_path, monkeypatch):
+    return Book(tmp_path, monkeypatch)
+
+
+def test_table_of_claims(book):
+    html, warnings = book.build("```{claims}\n```")
+    assert warnings == ""
+    assert "0.0953" in html and "[0.0911, 0.0998]" in html and "0.076" in html
+    assert re.search(r'class="verdict verdict-differs"[^>]*>≠ differs<', html)
+    assert re.search(r'class="verdict verdict-agrees"[^>]*>✓ agrees<', html)
+    assert re.search(r'href="notebooks/first_law.html"[^>]*><span[^>]*>First law<', html)
+    assert "eq. 1.1" in html and 'href="#id' in html
+
+
+def test_live_table_says_how_to_run_and_then_shows_the_runs(book):
+    html, warnings = book.build("```{claims}\n:live:\n```\n\n```{law-figure} kaplan.L_N\n:live:\n:alt: A line.\n```")
+    assert warnings == "" and "no runs of your own yet" in html and html.count("no runs of your own yet") == 1
+    (book.folder / "runs").mkdir()
+    (book.folder / "runs" / "a.json").write_text("{}")
+    book.live = [Claim(value=0.1234, low=0.12, high=0.13)]
+    html, warnings = book.build()
+    assert warnings == "" and "0.1234" in html and "no runs of your own" not in html and book.drawn == 1
+
+
+def test_nothing_new_means_nothing_is_read_again(book):
+    book.build("```{law-figure} kaplan.L_N\n:alt: A line.\nCaption.\n```")
+    assert book.drawn == 1
+    book.build()
+    assert book.drawn == 1
+
+
+def test_figure_has_alt_text_and_caption(book):
+    html, warnings = book.build("```{law-figure} kaplan.L_N\n:alt: A falling line.\n:name: fig-a\nThe *law*.\n```")
+    assert warnings == ""
+    picture = re.search(r'<img alt="A falling line\."[^>]*src="(_images/kaplan-L_N-[0-9a-f]{12}\.svg)"', html)
+    assert picture and (book.folder / "_out" / "html" / picture[1]).is_file()
+    assert "<em>law</em>" in html and 'id="fig-a"' in html
+
+
+def test_role_prints_a_field(book):
+    html, warnings = book.build("It is {measured}`kaplan.L_N value` or {measured}`kaplan.L_N value .1f`.")
+    assert warnings == "" and ">0.0953<" in html and ">0.1<" in html
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{measured}`kaplan.L_X value`", "there is no claim 'kaplan.L_X'; there are: kaplan.L_N, other"),
+        ("{measured}`kaplan.L_N colour`", "no field 'colour'"),
+        ("{measured}`kaplan.L_N`", "claim-id field"),
+        ("{measured}`kaplan.L_N value nonsense`", "claim-id field"),
+        ("```{law-figure} kaplan.L_N\n```", "needs :alt: text"),
+        ("```{law-figure} nowhere\n:alt: A line.\n```", "there is no claim 'nowhere'"),
+        ("```{law-figure} nowhere\n:live:\n:alt: A line.\n```", "there is no claim 'nowhere'"),
+    ],
+)
+def test_mistakes_are_warnings_that_say_what_is_wrong(book, text, message):
+    assert message in book.build(text)[1]
+
+
+def test_wrong_verdicts_and_damaged_tables_are_warnings(book):
+    book.committed = [Claim(verdict="perhaps")]
+    assert "unknown verdict 'perhaps'" in book.build("```{claims}\n```")[1]
+
+    def damaged():
+        raise UserError("the table of runs is damaged")
+
+    sys.modules["minitransformer.claims"].committed = damaged
+    assert "the table of runs is damaged" in book.build("```{claims}\n```\nAgain.")[1]
