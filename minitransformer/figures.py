@@ -87,12 +87,11 @@ def style() -> Iterator[None]:
 
 @contextmanager
 def _drawing(rows: int = 1, columns: int = 1, size: tuple[float, float] = (5.6, 4.2), **grid) -> Iterator[tuple[Figure, list]]:
-    """A figure in the house style that pyplot will not show a second time; ticks are made before the style ends."""
+    """A figure in the house style that pyplot will not show a second time."""
     with style():
         figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **grid)
         plt.close(figure)
         yield figure, list(axes.ravel())
-        figure.draw_without_rendering()
 
 
 def _log(axis: Axes, which: str = "xy") -> None:
