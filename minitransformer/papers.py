@@ -15,7 +15,7 @@ from importlib import resources
 from minitransformer.errors import UserError
 
 CONFIDENCE = {
-    "A": "read in the paper itself",
+    "A": "read in the paper itself, or on its authors' own page about it",
     "A-code": "read in, or recomputed from, code or data that the authors published",
     "A-sib": "restated by the same authors in another of their papers",
     "B": "read in one account of the paper by somebody else",

@@ -1,6 +1,7 @@
 """The published numbers: complete, well-formed, and doing the arithmetic that their papers do (or fail to do)."""
 
 import csv
+import importlib.util
 import re
 from math import exp, log
 from pathlib import Path
@@ -204,3 +205,36 @@ def test_the_appendix_prints_every_group_once():
     groups = {key.rpartition(".")[0] for key in papers.TABLE}
     matched = [g for name in printed for g in groups if re.fullmatch(re.escape(name).replace(r"\*", ".*"), g)]
     assert sorted(matched) == sorted(groups)
+
+
+@pytest.fixture(scope="module")
+def directive():
+    pytest.importorskip("sphinx")
+    spec = importlib.util.spec_from_file_location("published_directive", BOOK / "_ext" / "published.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "number, text",
+    [("8.8e13", "8.8 × 10^13"), ("1e-5", "10^−5"), ("-0.050", "−0.050"), ("524288", "524,288"), ("1.0e+04", "1.0 × 10^4")],
+)
+def test_numbers_are_printed_as_a_reader_writes_them(directive, number, text):
+    mantissa, power = directive.parts(number)
+    assert mantissa.replace(directive.NBSP, " ") + (f"^{power}" if power else "") == text
+
+
+def test_the_book_computes_on_keys_and_nothing_else(directive):
+    assert directive.calculate("kaplan2020.L_ND.alpha_N /\n kaplan2020.L_ND.alpha_D : .3f") == "0.738"
+    with pytest.raises(NameError):
+        directive.calculate("open('x') : s")
+
+
+def test_every_number_on_the_pages_exists(directive):
+    for page in BOOK.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for key in re.findall(r"\{published\}`([^`]+)`(?!`)", text):
+            papers.get(key)
+        for expression in re.findall(r"\{calc\}`([^`]+)`", text):
+            directive.calculate(expression)

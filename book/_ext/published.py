@@ -10,6 +10,8 @@ In MyST Markdown:
     a table of the groups named; the group of ``kaplan2020.L_ND.alpha_N`` is ``kaplan2020.L_ND``. Wildcards work.
     The body is the caption. ``:groups: columns`` (or ``rows``) lays out like quantities of several groups side by side;
     there each quantity reads "group: quantity".
+```` ```{confidence} ````
+    the grades of ``minitransformer.papers.CONFIDENCE``.
 """
 
 import fnmatch
@@ -29,6 +31,7 @@ from minitransformer.errors import UserError
 logger = logging.getLogger(__name__)
 
 MISSING = "–"
+NBSP = "\N{NO-BREAK SPACE}"
 SOURCE = str(Path(papers.__file__).with_name("papers.csv"))
 
 
@@ -42,7 +45,7 @@ def parts(number: str) -> tuple[str, str]:
     if exponent:
         sign = "−" if exponent[0] == "−" else ""
         power = sign + exponent.lstrip("+−").lstrip("0")
-        return ("10" if mantissa == "1" else f"{mantissa} × 10"), power
+        return ("10" if mantissa == "1" else f"{mantissa}{NBSP}×{NBSP}10"), power
     if re.fullmatch(r"−?\d{5,}", mantissa):
         return f"{int(mantissa.replace('−', '-')):,}".replace("-", "−"), ""
     return mantissa, ""
@@ -59,10 +62,28 @@ def markdown(number: str) -> str:
 
 
 def printed(entry: papers.Published, unit: bool = True) -> str:
+    if entry.unit == "relative":
+        return f"{100 * entry.value:g}{NBSP}%".replace("-", "−")
     text = markdown(entry.printed)
     if entry.low is not None:
-        text += f" ({markdown(f'{entry.low:g}')}, {markdown(f'{entry.high:g}')})"
+        text += f" [{markdown(f'{entry.low:g}')}, {markdown(f'{entry.high:g}')}]"
     return f"{text} {entry.unit}".strip() if unit else text
+
+
+def labelled(symbol: str, quantity: str) -> str:
+    """The quantity with its symbol before it, and with the symbols inside it typeset."""
+    text = re.sub(r"L\((\w+)\)", r"$L(\1)$", quantity).replace("C_min", r"C_{\min}")
+    text = re.sub(r"\b([nd])_([a-z]+)(²?)", r"$\1_{\\text{\2}}\3$", text).replace("²$", "^2$")
+    return f"${symbol}$, {text}" if symbol else text
+
+
+def list_table(rows: list[list[str]], caption: str, name: str, widths: str = "", look: str = "published") -> str:
+    """A MyST list-table; cells are MyST Markdown and may hold line breaks."""
+    options = {"name": name, "header-rows": "1", "widths": widths, "align": "left", "class": look}
+    lines = [f"```{{list-table}} {caption}", *(f":{key}: {value}" for key, value in options.items() if value), ""]
+    for row in rows:
+        lines += [("* - " if i == 0 else "  - ") + cell.replace("\n", "\n    ") for i, cell in enumerate(row)]
+    return "\n".join([*lines, "```"])
 
 
 def namespace() -> dict:
@@ -115,45 +136,57 @@ class PublishedDirective(SphinxDirective):
         entries = [e for e in papers.TABLE.values() if any(fnmatch.fnmatchcase(group(e), p) for p in patterns)]
         if not entries:
             raise self.error(f"no published number belongs to {self.arguments[0]!r}")
-        rows = self.side_by_side(entries) if "groups" in self.options else self.one_below_the_other(entries)
-        head, *body = ["| " + " | ".join(row) + " |" for row in rows]
-        lines = [f"```{{table}} {' '.join(self.content)}", ":align: left", ":class: published"]
-        if "name" in self.options:
-            lines.append(f":name: {self.options['name']}")
-        return self.parse_text_to_nodes("\n".join([*lines, "", head, "|" + " --- |" * len(rows[0]), *body, "```"]))
+        caption, name = " ".join(self.content), self.options.get("name", "")
+        if "groups" in self.options:
+            table = self.side_by_side(entries), caption, name
+        else:
+            table = self.one_below_the_other(entries), caption, name, "58 22 20", "published published-rows"
+        return self.parse_text_to_nodes(list_table(*table).replace(" %", f"{NBSP}%"))
 
-    def one_below_the_other(self, entries):
-        rows = [["Quantity", "Value", "Where", "Read", "Key"]]
+    @staticmethod
+    def one_below_the_other(entries):
+        rows = [["Quantity", "Value", "Where · grade"]]
         for e in entries:
-            quantity = f"${e.symbol}$, {e.quantity}" if e.symbol else e.quantity
-            if e.note:
-                quantity += f" ({e.note})"
-            rows.append([quantity, printed(e), e.where or MISSING, e.confidence, f"`{e.key}`"])
+            quantity = labelled(e.symbol, e.quantity + (f" ({e.note})" if e.note else ""))
+            source = f"{e.where}{NBSP}·{NBSP}{e.confidence}" if e.where else e.confidence
+            rows.append([f"{quantity}\\\n`{e.key}`", printed(e), source])
         return rows
 
     def side_by_side(self, entries):
         cells = {tuple(e.key.rsplit(".", 1)): e for e in entries}
         groups, names = (list(dict.fromkeys(axis)) for axis in zip(*cells))
-        title = {g: e.quantity.split(": ")[0] for (g, _), e in cells.items()}
-        label = {}
-        for (_, name), e in cells.items():
-            quantity = e.quantity.split(": ", 1)[1]
-            label.setdefault(name, f"${e.symbol}$, {quantity}" if e.symbol else quantity)
+        titles = {g: e.quantity.split(": ")[0] for (g, _), e in cells.items()}
+        labels, shared = {}, {}
+        for name in names:
+            like = [e for (_, n), e in cells.items() if n == name]
+            units = {e.unit for e in like}
+            shared[name] = len(units) == 1
+            quantity, unit = like[0].quantity.split(": ", 1)[1], like[0].unit
+            labels[name] = labelled(like[0].symbol, quantity + (f" ({unit})" if shared[name] and unit else ""))
 
         def cell(g, name):
             entry = cells.get((g, name))
-            return MISSING if entry is None else printed(entry) + (" †" if entry.note else "")
+            return MISSING if entry is None else printed(entry, unit=not shared[name]) + (" †" if entry.note else "")
 
-        if self.options["groups"] == "columns":
-            rows = [["Quantity", *(title[g] for g in groups), "Key"]]
-            rows += [[label[n], *(cell(g, n) for g in groups), f"`….{n}`"] for n in names]
-            return rows + [["Key", *(f"`{g}.…`" for g in groups), ""]]
-        rows = [["", *(label[n] for n in names), "Key"]]
-        rows += [[title[g], *(cell(g, n) for n in names), f"`{g}.…`"] for g in groups]
-        return rows + [["Key", *(f"`….{n}`" for n in names), ""]]
+        def titled(text, key):
+            return f"{text}\\\n`{key.rpartition('.')[2]}`"
+
+        table = [["", *(titled(labels[n], n) for n in names)]]
+        table += [[titled(titles[g], g), *(cell(g, n) for n in names)] for g in groups]
+        return table if self.options["groups"] == "rows" else [list(column) for column in zip(*table)]
+
+
+class ConfidenceDirective(SphinxDirective):
+    option_spec = {"name": directives.unchanged}
+
+    def run(self):
+        self.env.note_dependency(papers.__file__)
+        rows = [["Grade", "Meaning"], *map(list, papers.CONFIDENCE.items())]
+        return self.parse_text_to_nodes(list_table(rows, "How a number was read.", self.options.get("name", ""), "15 85"))
 
 
 def setup(app):
+    app.add_directive("confidence", ConfidenceDirective)
     app.add_role("published", PublishedRole())
     app.add_role("calc", CalcRole())
     app.add_directive("published", PublishedDirective)
