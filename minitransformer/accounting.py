@@ -1,0 +1,99 @@
+"""What a model holds and what it costs: parameters by group, FLOPs by component, every convention by name.
+
+A multiply and an add are two FLOPs. Training costs three times the forward pass: the
+backward pass is counted as two forward passes (Kaplan et al. 2020, §2.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+EMBEDDING_GROUPS = ("token_embedding", "position_embedding")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The dimensions that decide counts. Transformer: d_attn = d_model unless given."""
+
+    arch: str
+    n_layer: int
+    d_model: int
+    vocab_size: int
+    n_ctx: int
+    d_ff: int = 0
+    d_attn: int = 0
+    tie_embeddings: bool = False
+
+    @property
+    def feedforward(self) -> int:
+        return self.d_ff or 4 * self.d_model
+
+    @property
+    def attention(self) -> int:
+        return self.d_attn or self.d_model
+
+
+def parameters(shape: Shape) -> dict[str, int]:
+    """Parameters by group (Kaplan et al. 2020, Table 1; LSTM: Hestness et al. 2019, 8 h² l and 2 h v)."""
+    s = shape
+    groups = {"token_embedding": s.vocab_size * s.d_model}
+    if s.arch == "transformer":
+        groups["position_embedding"] = s.n_ctx * s.d_model
+        groups["attention"] = s.n_layer * (3 * s.d_model * s.attention + s.attention * s.d_model)
+        groups["feed_forward"] = s.n_layer * 2 * s.d_model * s.feedforward
+    else:
+        groups["recurrent"] = s.n_layer * 8 * s.d_model**2
+        groups["recurrent_bias"] = s.n_layer * 4 * s.d_model
+    groups["head"] = 0 if s.tie_embeddings else s.d_model * s.vocab_size
+    return groups
+
+
+def count_parameters(groups: dict[str, int]) -> dict[str, int]:
+    """The three conventions of N.
+
+    N        non-embedding: no token or position embedding, no head (Kaplan et al. 2020, eq. 2.1)
+    N_head   N with the head (the matrix from d_model to the vocabulary)
+    N_total  every parameter (Hoffmann et al. 2022)
+    """
+    total = sum(groups.values())
+    N = total - sum(groups.get(name, 0) for name in (*EMBEDDING_GROUPS, "head"))
+    return {"N": N, "N_head": N + groups["head"], "N_total": total}
+
+
+def forward_flops(shape: Shape) -> dict[str, int]:
+    """Forward FLOPs per token by component.
+
+    `scores` follows Kaplan's Table 1 (2 n_layer n_ctx d_attn): the two products of attention,
+    averaged over a causal mask; so does `embedding` (4 d_model).
+    """
+    groups = parameters(shape)
+    flops = {"head": 2 * shape.d_model * shape.vocab_size}
+    if shape.arch == "transformer":
+        flops["embedding"] = 4 * shape.d_model
+        flops["attention"] = 2 * groups["attention"]
+        flops["scores"] = 2 * shape.n_layer * shape.n_ctx * shape.attention
+        flops["feed_forward"] = 2 * groups["feed_forward"]
+    else:
+        flops["recurrent"] = 2 * groups["recurrent"]
+    return flops
+
+
+def training_flops(shape: Shape) -> dict[str, int]:
+    """Training FLOPs per token by component: three forward passes."""
+    return {name: 3 * flops for name, flops in forward_flops(shape).items()}
+
+
+def count_compute(shape: Shape, tokens: int) -> dict[str, int]:
+    """The conventions of C, in FLOPs, for training on `tokens` tokens.
+
+    C        6 N D (Kaplan et al. 2020, §2.1)
+    C_head   6 (N + head) D: with the last layer, the correction of Porian et al. 2024
+    C_total  every component: attention scores and head included
+    """
+    counts = count_parameters(parameters(shape))
+    head = forward_flops(shape)["head"]
+    return {
+        "C": 6 * counts["N"] * tokens,
+        "C_head": (6 * counts["N"] + 3 * head) * tokens,
+        "C_total": sum(training_flops(shape).values()) * tokens,
+    }

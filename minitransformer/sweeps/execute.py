@@ -1,0 +1,176 @@
+"""Train what is missing: stacks of runs over processes, each finished run written at once."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterable, Sequence
+
+import torch
+
+from .. import accounting
+from ..data.text import load_corpus
+from ..training.config import RunConfig
+from ..training.loop import Progress, shape_of, train
+from ..training.schedules import evaluation_steps
+from .store import RunStore
+
+MAX_STACK = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will do: the stacks to train, the runs already there, and the cost in FLOPs."""
+
+    stacks: list[list[RunConfig]]
+    finished: int
+    flops: float
+
+    @property
+    def missing(self) -> int:
+        return sum(len(stack) for stack in self.stacks)
+
+
+def cost(config: RunConfig) -> float:
+    """FLOPs of a run, every component and the evaluations counted, if it is not stopped early."""
+    vocab_size = load_corpus(config.corpus, config.tokenizer, config.vocab_size or None).vocab_size
+    shape = shape_of(config, vocab_size)
+    training = accounting.count_compute(shape, config.steps * config.tokens_per_step)["C_total"]
+    evaluation = len(evaluation_steps(config)) * config.eval_tokens * sum(accounting.forward_flops(shape).values())
+    return training + evaluation
+
+
+def plan(configs: Iterable[RunConfig], store: RunStore) -> Plan:
+    """Group the runs that are not in the store into stacks of one shape, the dearest first."""
+    configs = list(dict.fromkeys(configs))
+    missing = [config for config in configs if config not in store]
+    by_shape: dict[tuple, list[RunConfig]] = {}
+    for config in missing:
+        by_shape.setdefault(config.stack_key, []).append(config)
+    stacks = [group[i:i + MAX_STACK] for group in by_shape.values() for i in range(0, len(group), MAX_STACK)]
+    stacks.sort(key=lambda stack: -sum(map(cost, stack)))
+    return Plan(stacks, len(configs) - len(missing), sum(cost(config) for config in missing))
+
+
+def estimate_seconds(plan: Plan, workers: int) -> float:
+    """Rough training time on this machine: its matrix-product rate, less what small matrices waste."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    a = torch.randn(512, 512)
+    rate = 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ a
+        rate = max(rate, 2 * 512**3 / (time.perf_counter() - start))
+    torch.set_num_threads(threads)
+    seconds = [sum(map(cost, stack)) / (rate * stack[0].d_model / (stack[0].d_model + 40)) for stack in plan.stacks]
+    return max([sum(seconds) / workers, *seconds[:1]])
+
+
+def sweep(configs: Iterable[RunConfig], store: RunStore, workers: int | None = None, device: str = "cpu",
+          quiet: bool = False) -> Plan:
+    """Train every config that has no finished run in the store; return what there was to do.
+
+    On a CPU each worker is a process with one thread. Stop it at any moment: finished runs stay,
+    and the next call trains only what is missing.
+    """
+    todo = plan(configs, store)
+    if not todo.stacks:
+        return todo
+    from joblib import Parallel, delayed
+
+    workers = 1 if device != "cpu" else min(workers or os.cpu_count() or 1, len(todo.stacks))
+    log = store.path / "progress.jsonl"
+    log.write_text("")
+    with _Display(log, todo, quiet):
+        jobs = (delayed(_train_stack)(stack, store.path, device, log, os.getpid()) for stack in todo.stacks)
+        for _ in Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)(jobs):
+            pass
+    return todo
+
+
+def _train_stack(stack: Sequence[RunConfig], store: Path, device: str, log: Path, parent: int) -> None:
+    worker = os.getpid() != parent
+
+    def report(progress: Progress) -> None:
+        if worker and os.getppid() != parent:  # the sweep was killed: a new one may train these runs
+            os._exit(1)
+        losses = [round(loss, 4) for loss in progress.losses if not math.isnan(loss)]
+        with log.open("a") as file:
+            file.write(json.dumps({"stack": stack[0].id, "step": progress.step, "steps": progress.steps,
+                                   "flops": progress.flops, "losses": losses}) + "\n")
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        for run in train(stack, device, report):
+            RunStore(store).add(run)
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Display:
+    """Progress on the terminal or in a notebook, read from the log the workers append to; else silence."""
+
+    def __init__(self, log: Path, todo: Plan, quiet: bool):
+        self.log, self.todo, self.stop = log, todo, threading.Event()
+        self.notebook = "ipykernel" in sys.modules and "MINITRANSFORMER_QUIET" not in os.environ
+        self.shown = not quiet and (self.notebook or sys.stderr.isatty())
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self):
+        if self.shown:
+            self.thread.start()
+
+    def __exit__(self, *_):
+        self.stop.set()
+        if self.shown:
+            self.thread.join()
+
+    def _watch(self) -> None:
+        from tqdm import tqdm
+
+        stream = _NotebookLine() if self.notebook else sys.stderr
+        label = f"training {self.todo.missing} runs"
+        with tqdm(total=self.todo.flops / 1e9, unit="GFLOP", desc=label, file=stream, leave=not self.notebook,
+                  bar_format="{desc}: {percentage:3.0f}% |{bar:20}| {elapsed}<{remaining} {postfix}") as bar:
+            while not self.stop.wait(0.5):
+                state = self._state()
+                bar.n = min(bar.total, sum(s["flops"] for s in state.values()) / 1e9)
+                losses = [loss for s in state.values() for loss in s["losses"]]
+                bar.set_postfix_str(f"loss {min(losses):.2f} to {max(losses):.2f}" if losses else "")
+            bar.n = bar.total
+            bar.refresh()
+
+    def _state(self) -> dict[str, dict]:
+        latest = {}
+        for line in self.log.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            record["flops"] = max(record["flops"], latest.get(record["stack"], record)["flops"])
+            latest[record["stack"]] = record
+        return latest
+
+
+class _NotebookLine:
+    """A stream that shows its last line in a notebook cell and leaves nothing behind."""
+
+    def __init__(self):
+        from IPython.display import display
+        self.handle = display({"text/plain": ""}, raw=True, display_id=True)
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            self.handle.update({"text/plain": text.strip()}, raw=True)
+
+    def flush(self) -> None:
+        pass

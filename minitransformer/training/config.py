@@ -1,0 +1,117 @@
+"""RunConfig: everything that decides a run. Its hash is the run's identity."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from ..errors import UserError
+
+CHOICES = {
+    "arch": ("transformer", "lstm"),
+    "tokenizer": ("byte", "char", "bpe", "word"),
+    "schedule": ("cosine", "cooldown", "constant"),
+    "precision": ("float32", "bfloat16"),
+}
+MAY_BE_ZERO = {"warmup_steps", "weight_decay", "seed", "cooldown", "beta1", "beta2", "patience", "train_tokens", "vocab_size", "d_ff"}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run. Two configs that differ anywhere are two runs; equal configs are one.
+
+    A field left at its default is not part of the hash, so a field added later does not
+    change the identity of runs already made. Defaults therefore never change.
+    """
+
+    # data
+    corpus: str = "sotu"            # a name from `minitransformer data list`, or a path to a text file
+    corpus_sha256: str = ""         # of a local file's text; named corpora are pinned by the kit
+    tokenizer: str = "char"
+    vocab_size: int = 0             # 0: what the tokenizer makes of the text (byte, char)
+    train_tokens: int = 0           # D available: unique training tokens; 0: the whole training split
+    # model
+    arch: str = "transformer"
+    n_layer: int = 2
+    d_model: int = 32
+    n_head: int = 2
+    d_ff: int = 0                   # 0: 4 d_model
+    n_ctx: int = 128
+    tie_embeddings: bool = False
+    # optimisation
+    batch_size: int = 16            # sequences of n_ctx tokens per step
+    steps: int = 1000
+    lr: float = 1e-2
+    schedule: str = "cooldown"
+    warmup_steps: int = 50
+    cooldown: float = 0.3           # share of the steps spent decaying, for schedule "cooldown"
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.99
+    clip: float = 1.0               # bound on the norm of each member's gradient
+    seed: int = 0
+    precision: str = "float32"
+    # evaluation
+    eval_tokens: int = 102_400      # fixed windows from the validation split
+    eval_ratio: float = 2.0         # between the steps at which the loss is measured
+    patience: int = 0               # evaluations without a better loss before stopping; 0: never stop
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            if kind is float and type(value) is int:
+                value = float(value)
+                object.__setattr__(self, field.name, value)
+            if type(value) is not kind:
+                raise UserError(f"{field.name} = {value!r}: expected {kind.__name__}")
+            if kind in (int, float):
+                lowest_allowed = value >= 0 if field.name in MAY_BE_ZERO else value > 0
+                if not (math.isfinite(value) and lowest_allowed):
+                    raise UserError(f"{field.name} = {value!r}: expected a positive number")
+            if field.name in CHOICES and value not in CHOICES[field.name]:
+                raise UserError(f"{field.name} = {value!r}: expected one of {', '.join(CHOICES[field.name])}")
+        if self.arch == "transformer" and self.d_model % self.n_head:
+            raise UserError(f"n_head = {self.n_head} does not divide d_model = {self.d_model}")
+        if self.tokenizer in ("bpe", "word") and not self.vocab_size:
+            raise UserError(f"the {self.tokenizer} tokenizer needs a vocab_size")
+        if self.eval_ratio <= 1:
+            raise UserError(f"eval_ratio = {self.eval_ratio}: expected more than 1")
+        for name in ("beta1", "beta2", "cooldown"):
+            if getattr(self, name) > 1:
+                raise UserError(f"{name} = {getattr(self, name)}: expected at most 1")
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> RunConfig:
+        unknown = set(fields) - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise UserError(f"unknown setting {sorted(unknown)[0]!r}; RunConfig lists what there is")
+        return cls(**fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @property
+    def id(self) -> str:
+        """Sixteen hexadecimal digits of the SHA-256 of the fields that are not at their defaults."""
+        changed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)
+                   if getattr(self, f.name) != f.default}
+        return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def d_feedforward(self) -> int:
+        return self.d_ff or 4 * self.d_model
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch_size * self.n_ctx
+
+    @property
+    def stack_key(self) -> tuple:
+        """Runs with equal keys have one shape and may share a stack."""
+        return (self.corpus, self.corpus_sha256, self.tokenizer, self.vocab_size, self.arch, self.n_layer,
+                self.d_model, self.n_head, self.d_ff, self.n_ctx, self.tie_embeddings, self.batch_size,
+                self.precision, self.eval_tokens, self.beta1, self.beta2)
