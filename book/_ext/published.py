@@ -171,7 +171,8 @@ class PublishedDirective(SphinxDirective):
         def titled(text, key):
             return f"{text}\\\n`{key.rpartition('.')[2]}`"
 
-        table = [["", *(titled(labels[n], n) for n in names)]]
+        corner = "Domain" if self.options["groups"] == "rows" else "Quantity"
+        table = [[corner, *(titled(labels[n], n) for n in names)]]
         table += [[titled(titles[g], g), *(cell(g, n) for n in names)] for g in groups]
         return table if self.options["groups"] == "rows" else [list(column) for column in zip(*table)]
 
