@@ -22,8 +22,8 @@ def build(out: Path = ROOT) -> Path:
     Sphinx warns only about the pages it reads, so a failed build is thrown away: the next one would pass unread.
     """
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-q", "-W", "-n", "--keep-going"]
-    status = subprocess.run([*command, "--path-output", str(out)], cwd=ROOT, stdin=subprocess.DEVNULL).returncode
-    if status != 0:
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}  # warnings come on standard error
+    if subprocess.run([*command, "--path-output", str(out)], cwd=ROOT, **quiet).returncode != 0:
         shutil.rmtree(out / "_build", ignore_errors=True)
         sys.exit("The website was not built: every WARNING or ERROR above has to be mended.")
     return out / "_build" / "html"

@@ -7,13 +7,15 @@
 
 from __future__ import annotations
 
+import re
+
 from sphinx.application import Sphinx
 
 REPLACED = {
     '<div role="list" class="citation-list">': '<div class="citation-list">',
     ' role="doc-biblioentry"': "",
-    "<th></th>": "<td></td>",
 }
+EMPTY_HEADING = re.compile(r"<th( [^>]*)?>((?:\s|<p></p>)*)</th>")
 
 
 def is_thebe(script) -> bool:
@@ -23,9 +25,10 @@ def is_thebe(script) -> bool:
 def tidy(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
     context["default_mode"] = "auto"
     context["script_files"] = [script for script in context.get("script_files", []) if not is_thebe(script)]
-    for before, after in REPLACED.items():
-        if "body" in context:
+    if "body" in context:
+        for before, after in REPLACED.items():
             context["body"] = context["body"].replace(before, after)
+        context["body"] = EMPTY_HEADING.sub(r"<td\1>\2</td>", context["body"])
 
 
 def setup(app: Sphinx) -> dict:
