@@ -34,6 +34,7 @@ class Claim:
     high: float | None = 0.0998
     unit: str = ""
     verdict: str = "differs"
+    reason: str = "another text"
     notebook: str = "notebooks/first_law.ipynb"
     scale: str = "laptop"
     n_runs: int = 1500
@@ -121,6 +122,7 @@ def test_table_of_claims(book):
     assert re.search(r'class="verdict verdict-differs"[^>]*>≠ differs<', html)
     assert re.search(r'class="verdict verdict-agrees"[^>]*>✓ agrees<', html)
     assert re.search(r'href="notebooks/first_law.html"[^>]*><span[^>]*>First law<', html)
+    assert '<span class="reason">another text</span>' in html
     assert "eq. 1.1" in html and 'href="#id' in html
 
 

@@ -167,7 +167,7 @@ class Claims(MeasuredDirective):
     """The table of claims: statement, the paper's value, ours with a 95 % interval, scale, verdict."""
 
     HEADINGS = ("Claim", "Paper", "Ours, 95 % interval", "Scale", "Verdict")
-    WIDTHS = (36, 18, 20, 10, 16)
+    WIDTHS = (34, 17, 19, 9, 21)
 
     def build(self) -> list[nodes.Node]:
         rows = claims(self.env, self.live)
@@ -193,12 +193,16 @@ class Claims(MeasuredDirective):
         known = claim.value is not None and claim.low is not None and claim.high is not None
         interval = [nodes.Text(" "), nodes.inline("", field_text(claim, "interval"), classes=["interval"])] if known else []
         return [
-            self.inline(f"{claim.statement} {{doc}}`/{page}`"),
+            [*self.inline(claim.statement), *self.below("where", f"{{doc}}`/{page}`")],
             [nodes.inline("", paper, classes=["value"]), *self.citation(claim.paper)],
             [nodes.inline("", ours, classes=["value"]), *interval],
             [nodes.Text(claim.scale)],
-            [self.verdict(claim.verdict)],
+            [self.verdict(claim.verdict), *(self.below("reason", claim.reason) if claim.reason else [])],
         ]
+
+    def below(self, kind: str, text: str) -> list[nodes.Node]:
+        """A further line of a cell."""
+        return [nodes.Text(" "), nodes.inline("", "", *self.inline(text), classes=[kind])]
 
     def citation(self, paper: str) -> list[nodes.Node]:
         """``kaplan2020, eq. 1.1`` as a citation and the place in the paper."""
