@@ -78,7 +78,8 @@ class Bare:
         self.env = {key: value for key, value in os.environ.items() if key not in FOREIGN}
         # pip must leave the linked distributions as they are
         self.env |= {"PIP_CONSTRAINT": str(constraints), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        link(torch.values(), Path(self.ask("import sysconfig; print(sysconfig.get_path('purelib'))")))
+        self.packages = Path(self.ask("import sysconfig; print(sysconfig.get_path('purelib'))"))
+        link(torch.values(), self.packages)
         done = subprocess.run([self.python, "-m", "pip", "install", "-q", "--only-binary=:all:", *COLAB], env=self.env, capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"the libraries of Colab could not be installed: {done.stderr.strip()[-300:]}")
@@ -121,7 +122,7 @@ def test_a_notebook_installs_the_kit_and_runs_alone(tmp_path):
     assert Path(path).is_relative_to(bare.folder), "the kit did not come from the new environment"
     assert numpy == "2.1.3", "installing the kit changed Colab's numpy"
     assert bare.ask("import scipy, matplotlib; print(scipy.__version__, matplotlib.__version__)") == f"{SCIPY} 3.10.0"
-    assert bare.ask("import torch; print(torch.__version__)") == metadata.version("torch"), "torch was replaced"
+    assert (bare.packages / "torch").is_symlink() and metadata.version("torch") in bare.ask("import torch; print(torch.__version__)")
 
 
 def test_torch_needs_are_followed():

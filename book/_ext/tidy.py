@@ -2,12 +2,14 @@
 
 - Code that would run cells in the browser is left out: it names another host, and the book runs nothing there.
 - A colour scheme that was never chosen follows the reader's system, without an error on the console.
+- Fonts are not fetched ahead: browsers refuse that to pages opened from the disk (the theme that Python 3.10 gets asks for it).
 - Lists of references and tables of data get roles and headings that screen readers accept.
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from sphinx.application import Sphinx
 
@@ -15,6 +17,7 @@ REPLACED = {
     '<div role="list" class="citation-list">': '<div class="citation-list">',
     ' role="doc-biblioentry"': "",
 }
+FONT_AHEAD = re.compile(r'\s*<link rel="preload" as="font"[^>]*>')
 EMPTY_HEADING = re.compile(r"<th( [^>]*)?>((?:\s|<p></p>)*)</th>")
 
 
@@ -31,6 +34,14 @@ def tidy(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
         context["body"] = EMPTY_HEADING.sub(r"<td\1>\2</td>", context["body"])
 
 
+def drop_fonts_ahead(app: Sphinx, exception: Exception | None) -> None:
+    for path in Path(app.outdir).rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        if FONT_AHEAD.search(text):
+            path.write_text(FONT_AHEAD.sub("", text), encoding="utf-8")
+
+
 def setup(app: Sphinx) -> dict:
     app.connect("html-page-context", tidy, priority=900)
+    app.connect("build-finished", drop_fonts_ahead)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
