@@ -9,6 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 p
 CHOSEN := $(if $(filter command environment,$(firstword $(origin PYTHON))),--use-this-python)
 BIN := .venv/bin
 SCALE ?= laptop
+STORE := $(or $(MINITRANSFORMER_STORE),runs)
 PORT ?= 8000
 
 help:  ## this list
@@ -21,7 +22,7 @@ setup:  ## .venv with everything in it (the other targets do this by themselves)
 book: setup replicate site  ## train live (SCALE=laptop), build the website, print the page to open
 
 replicate: setup  ## train the runs that are missing from runs/ and print the table of claims
-	@tools/step replicate $(BIN)/minitransformer replicate --scale $(SCALE) --store runs
+	@tools/step replicate $(BIN)/minitransformer replicate --scale $(SCALE) --store "$(STORE)"
 
 site: setup  ## build the website from the stored outputs and runs/
 	@tools/step build $(BIN)/python tools/site.py

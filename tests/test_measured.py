@@ -119,8 +119,8 @@ def test_table_of_claims(book):
     html, warnings = book.build("```{claims}\n```")
     assert warnings == ""
     assert "0.0953" in html and "[0.0911, 0.0998]" in html and "0.076" in html
-    assert re.search(r'class="verdict verdict-differs"[^>]*>≠ differs<', html)
-    assert re.search(r'class="verdict verdict-agrees"[^>]*>✓ agrees<', html)
+    assert re.search(r'class="verdict verdict-differs"[^>]*>≠\s+differs<', html)
+    assert re.search(r'class="verdict verdict-agrees"[^>]*>✓\s+agrees<', html)
     assert re.search(r'href="notebooks/first_law.html"[^>]*><span[^>]*>First law<', html)
     assert '<span class="reason">another text</span>' in html
     assert "eq. 1.1" in html and 'href="#id' in html

@@ -216,7 +216,7 @@ class Claims(MeasuredDirective):
     def verdict(text: str) -> nodes.inline:
         if text not in SYMBOLS:
             raise MeasuredError(f"unknown verdict {text!r}; a verdict is one of: {', '.join(SYMBOLS)}")
-        return nodes.inline("", f"{SYMBOLS[text]} {text}", classes=["verdict", f"verdict-{text.split()[0]}"])
+        return nodes.inline("", f"{SYMBOLS[text]}\N{NO-BREAK SPACE}{text}", classes=["verdict", f"verdict-{text.split()[0]}"])
 
 
 class LawFigure(MeasuredDirective):
