@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from minitransformer.data import cache, fiction, sources, text, tokenizers
 from minitransformer.errors import UserError
+from minitransformer.files import replacing
 
 HERE = Path(__file__).parent
-GIVEN = os.environ.get("MINITRANSFORMER_DATA")
 PLAIN, TEI = "100_english_novels-abc", "ELTeC-eng-def"
 WORDS = "the of and a to in he was that it his her had with as for not you but be".split()
 
@@ -364,11 +364,8 @@ def test_cleaned_text_has_the_small_alphabet_and_no_empty_line(paragraphs):
     assert fiction.clean(cleaned.split("\n")) == cleaned
 
 
-real = [Path(GIVEN or "no folder") / archive.file for archive in sources.SOURCES["fiction"].archives]
-needs_real = pytest.mark.skipif(
-    not all(path.is_file() for path in real),
-    reason="set MINITRANSFORMER_DATA to a folder with the two archives of `minitransformer data get fiction`",
-)
+real = [Path(os.environ.get("MINITRANSFORMER_ARCHIVES", "no folder")) / archive.file for archive in sources.SOURCES["fiction"].archives]
+needs_real = pytest.mark.opt_in("MINITRANSFORMER_ARCHIVES")
 
 
 @needs_real
@@ -689,7 +686,7 @@ def test_a_cache_folder_that_cannot_be_written_is_named(tmp_path, book, monkeypa
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
     target = tmp_path / "a"
     target.write_text("old")
-    with pytest.raises(KeyboardInterrupt), cache.replacing(target) as part:
+    with pytest.raises(KeyboardInterrupt), replacing(target) as part:
         part.write_text("ne")
         raise KeyboardInterrupt
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
@@ -697,14 +694,14 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
 
 def test_what_a_killed_writer_left_is_ignored_and_then_removed(book, folder):
     code = (
-        "import os, sys, pathlib; from minitransformer.data.cache import replacing\n"
+        "import os, sys, pathlib; from minitransformer.files import replacing\n"
         "with replacing(pathlib.Path(sys.argv[1])) as part:\n"
         "    part.write_text('half'); os.kill(os.getpid(), 9)"
     )
     target = folder / "tokens" / "half.npy"
     subprocess.run([sys.executable, "-c", code, str(target)], cwd=HERE.parent)
     assert not target.exists() and len(left_over(folder)) == 1
-    with cache.replacing(folder / "tokens" / "other"):
+    with replacing(folder / "tokens" / "other"):
         assert len(left_over(folder)) == 1
     text.load_corpus(book)
     assert left_over(folder) == []

@@ -26,7 +26,7 @@ TOP = {
 }  # fmt: skip
 
 LINE = ["data", "models", "training", "sweeps", "laws", "claims", "figures", "cli"]
-LEAVES = {"errors", "papers", "accounting"}
+LEAVES = {"errors", "files", "papers", "accounting"}
 
 
 def committed_and_new():

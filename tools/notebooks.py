@@ -61,6 +61,7 @@ def main() -> int:
     parser.add_argument("notebooks", nargs="*", type=Path, help="only these (default: all)")
     arguments = parser.parse_args()
     os.environ["MINITRANSFORMER_SCALE"] = arguments.scale
+    os.environ["MINITRANSFORMER_QUIET"] = "1"  # progress is for people, not for stored outputs
     failed = []
     for path in arguments.notebooks or sorted(NOTEBOOKS.rglob("*.ipynb")):
         start = time.monotonic()

@@ -1,19 +1,16 @@
-"""The cache folder, and how a file gets into it: whole, or not at all."""
+"""The cache folder: downloads into it, and reading the archives in it."""
 
 import os
 import re
-import secrets
-import socket
 import sys
-import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from minitransformer.errors import UserError
+from minitransformer.files import replacing
 
 LARGEST_MEMBER = 16 * 2**20
 T = TypeVar("T")
@@ -36,31 +33,6 @@ def cache_dir() -> Path:
     except ImportError:
         return Path.home() / ".cache" / "minitransformer"
     return Path(pooch.os_cache("minitransformer"))
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, which takes its place when the block succeeds and is removed when it fails.
-
-    Any number of processes may do this to one path at once. What a killed process left is removed by the next one.
-    """
-    part = path.with_name(f".{path.name}~{_host()}~{os.getpid()}~{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path.parent)
-        part.touch()
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write {path}: {error.strerror or error}. Free or unlock that folder, "
-            "or set MINITRANSFORMER_DATA to a folder that can be written."
-        ) from error
-    finally:
-        try:
-            part.unlink(missing_ok=True)
-        except OSError:
-            pass
 
 
 def download(url: str, path: Path, megabytes: float) -> None:
@@ -106,29 +78,3 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterabl
     from tqdm import tqdm
 
     return tqdm(items, desc=what, total=total, leave=False)
-
-
-def _host() -> str:
-    return re.sub(r"[^\w.-]", "", socket.gethostname()) or "host"
-
-
-def _remove_abandoned(folder: Path) -> None:
-    for part in folder.glob(".*~*~*~*.part"):
-        host, pid = part.name.split("~")[-3:-1]
-        try:
-            if time.time() - part.stat().st_mtime > 86_400 or (host == _host() and not _alive(int(pid))):
-                part.unlink(missing_ok=True)
-        except (OSError, ValueError):
-            pass
-
-
-def _alive(pid: int) -> bool:
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

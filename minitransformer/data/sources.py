@@ -12,8 +12,9 @@ from importlib import metadata
 from pathlib import Path
 
 from minitransformer.data import fiction
-from minitransformer.data.cache import DamagedArchive, cache_dir, download, replacing
+from minitransformer.data.cache import DamagedArchive, cache_dir, download
 from minitransformer.errors import UserError
+from minitransformer.files import replacing
 
 __all__ = ["SOURCES", "Archive", "Source", "cache_dir", "describe", "fingerprint", "get", "read_text"]
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from minitransformer.data import tokenizers
-from minitransformer.data.cache import cache_dir, replacing
+from minitransformer.data.cache import cache_dir
 from minitransformer.data.sources import fingerprint, read_text
 from minitransformer.data.tokenizers import Tokenizer
 from minitransformer.errors import UserError
+from minitransformer.files import replacing
 
 VERSION = 1  # of the splitting and encoding rules: raise it whenever they change
 SEED = "minitransformer splits"

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Iterable, Sequence
 
@@ -96,11 +97,10 @@ def sweep(configs: Iterable[RunConfig], store: RunStore, workers: int | None = N
 
 
 def _train_stack(stack: Sequence[RunConfig], store: Path, device: str, log: Path, parent: int) -> None:
-    worker = os.getpid() != parent
+    if os.getpid() != parent:
+        _end_with(parent)
 
     def report(progress: Progress) -> None:
-        if worker and os.getppid() != parent:  # the sweep was killed: a new one may train these runs
-            os._exit(1)
         losses = [round(loss, 4) for loss in progress.losses if not math.isnan(loss)]
         with log.open("a") as file:
             file.write(json.dumps({"stack": stack[0].id, "step": progress.step, "steps": progress.steps,
@@ -116,13 +116,26 @@ def _train_stack(stack: Sequence[RunConfig], store: Path, device: str, log: Path
         torch.set_num_threads(threads)
 
 
+@lru_cache
+def _end_with(parent: int) -> None:
+    """End this worker soon after its sweep is killed: the next sweep will train what it was training."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 class _Display:
     """Progress on the terminal or in a notebook, read from the log the workers append to; else silence."""
 
     def __init__(self, log: Path, todo: Plan, quiet: bool):
         self.log, self.todo, self.stop = log, todo, threading.Event()
-        self.notebook = "ipykernel" in sys.modules and "MINITRANSFORMER_QUIET" not in os.environ
-        self.shown = not quiet and (self.notebook or sys.stderr.isatty())
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        self.notebook = hasattr(shell, "kernel")
+        self.shown = not (quiet or "MINITRANSFORMER_QUIET" in os.environ) and (self.notebook or sys.stderr.isatty())
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterable
 
 from .. import accounting
 from ..errors import UserError
+from ..files import replacing
 from ..training.config import RunConfig
 from ..training.loop import Run
 
@@ -41,15 +41,9 @@ class RunStore:
         return self.path / f"{config.id}.json"
 
     def add(self, run: Run) -> None:
-        text = json.dumps(run.to_dict())
-        try:
-            with tempfile.NamedTemporaryFile("w", dir=self.path, prefix=".", suffix=".part", delete=False) as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(file.name, self._file(run.config))
-        except OSError as problem:
-            raise UserError(f"cannot write a run to {self.path}: {problem.strerror}; the finished runs there are safe") from None
+        advice = "The finished runs there are safe; free or unlock the folder and start again."
+        with replacing(self._file(run.config), advice) as part:
+            part.write_text(json.dumps(run.to_dict()))
 
     def get(self, config: RunConfig) -> Run | None:
         """The finished run of a config, or None. A damaged file counts as absent."""
@@ -66,14 +60,17 @@ class RunStore:
         return [run for config in configs if (run := self.get(config)) is not None]
 
 
-def run_table(runs: Iterable[Run]) -> pd.DataFrame:
-    """One row for each run: its config, counts N and C by convention, D, losses, curve and provenance."""
+def run_table(runs: Iterable[Run], scale: str = "") -> pd.DataFrame:
+    """One row for each run: its config, counts N and C by convention, D, losses, curve and provenance.
+
+    D is the number of tokens seen, unique_tokens the number there were to see.
+    """
     import pandas as pd
 
     rows = []
     for run in runs:
         rows.append({
-            "id": run.config.id, "status": run.status, **run.config.to_dict(), "vocab_size": run.vocab_size,
+            "id": run.config.id, "scale": scale, "status": run.status, **run.config.to_dict(), "vocab_size": run.vocab_size,
             **accounting.count_parameters(run.parameters), **run.compute,
             "D": run.tokens, "unique_tokens": run.unique_tokens,
             "loss": run.final_loss, "best_loss": run.best_loss, "best_step": run.best_step,

@@ -17,7 +17,7 @@ CHOICES = {
     "schedule": ("cosine", "cooldown", "constant"),
     "precision": ("float32", "bfloat16"),
 }
-MAY_BE_ZERO = {"warmup_steps", "weight_decay", "seed", "cooldown", "beta1", "beta2", "patience", "train_tokens", "vocab_size", "d_ff"}
+MAY_BE_ZERO = {"warmup_steps", "weight_decay", "seed", "cooldown", "average", "beta1", "beta2", "patience", "train_tokens", "vocab_size", "d_ff"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class RunConfig:
     beta1: float = 0.9
     beta2: float = 0.99
     clip: float = 1.0               # bound on the norm of each member's gradient
+    average: float = 0.0            # measure the running mean of the weights over this share of the steps so far; 0: the last
     seed: int = 0
     precision: str = "float32"
     # evaluation
@@ -80,7 +81,7 @@ class RunConfig:
             raise UserError(f"the {self.tokenizer} tokenizer needs a vocab_size")
         if self.eval_ratio <= 1:
             raise UserError(f"eval_ratio = {self.eval_ratio}: expected more than 1")
-        for name in ("beta1", "beta2", "cooldown"):
+        for name in ("beta1", "beta2", "cooldown", "average"):
             if getattr(self, name) > 1:
                 raise UserError(f"{name} = {getattr(self, name)}: expected at most 1")
 
@@ -114,4 +115,4 @@ class RunConfig:
         """Runs with equal keys have one shape and may share a stack."""
         return (self.corpus, self.corpus_sha256, self.tokenizer, self.vocab_size, self.arch, self.n_layer,
                 self.d_model, self.n_head, self.d_ff, self.n_ctx, self.tie_embeddings, self.batch_size,
-                self.precision, self.eval_tokens, self.beta1, self.beta2)
+                self.precision, self.eval_tokens, self.average > 0, self.beta1, self.beta2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Iterator, Sequence
 
@@ -104,6 +105,9 @@ class AdamW:
         self.decays = torch.cat([torch.full((p[0].numel(),), float(p in decayed)) for p in self.parameters]).to(device)
         flat = torch.cat([p.detach().flatten(1) for p in self.parameters], dim=1).to(device)
         self.state = {"weights": flat, "mean": torch.zeros_like(flat), "square": torch.zeros_like(flat)}
+        if configs[0].average:
+            self.state["average"] = flat.clone()
+        self.average = torch.tensor([[c.average] for c in configs], device=device)
         self.clip = torch.tensor([[c.clip] for c in configs], device=device)
         self.weight_decay = torch.tensor([[c.weight_decay] for c in configs], device=device)
         self.updates = 0
@@ -132,11 +136,24 @@ class AdamW:
         if self.weight_decay.any():
             weights.mul_(1 - rates * self.weight_decay * self.decays)
         weights.sub_(mean.div(denominator).mul_(rates / (1 - beta1**self.updates)))
+        if "average" in self.state:
+            self.state["average"].lerp_(weights, (1 / (self.average * self.updates)).clamp(max=1.0))
+
+    @contextmanager
+    def measured_weights(self) -> Iterator[None]:
+        """Within, the model holds the weights that are measured: the running mean where one is kept."""
+        if "average" not in self.state:
+            yield
+            return
+        last = self.state["weights"].clone()
+        self.state["weights"].copy_(self.state["average"])
+        yield
+        self.state["weights"].copy_(last)
 
     def keep(self, rows: list[int]) -> None:
         """Drop every member not in `rows`."""
         self.state = {name: tensor[rows] for name, tensor in self.state.items()}
-        self.clip, self.weight_decay = self.clip[rows], self.weight_decay[rows]
+        self.clip, self.weight_decay, self.average = self.clip[rows], self.weight_decay[rows], self.average[rows]
         self._point()
 
 
@@ -217,7 +234,7 @@ def train(configs: Sequence[RunConfig], device: str = "cpu",
 
         due = [k for k, m in enumerate(members) if step in m.measure_at]
         if due:
-            with cast:
+            with cast, optimiser.measured_weights():
                 val = evaluate(model, len(members), windows)
             train_mean = losses_since / count_since
             for k in due:

@@ -1,0 +1,206 @@
+"""The command line. Results go to standard output, progress and errors to standard error.
+
+Exit status: 0 done, 1 a check failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+                  help="Train small language models, keep every run, and measure neural scaling laws.\n\n"
+                       "Start with `minitransformer replicate`: it trains what is missing, fits, and prints the claims.")
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The texts to train on: what there is, and fetching it.")
+app.add_typer(data_app, name="data")
+
+Scale = Annotated[str, typer.Option(help="smoke: seconds; laptop: minutes on two cores; gpu: one large card.")]
+Store = Annotated[Optional[Path], typer.Option(help="Folder of finished runs. [default: $MINITRANSFORMER_STORE, else runs/]")]
+Workers = Annotated[Optional[int], typer.Option(min=1, help="Processes, one thread each. [default: one per core]")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU for the gpu scale where there is one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")]
+
+
+def _store(path: Path | None):
+    from .sweeps.store import RunStore, default_store
+    return RunStore(path or default_store())
+
+
+def _device(name: str, scale: str) -> str:
+    import torch
+    if name == "auto":
+        return "cuda" if scale == "gpu" and torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("no CUDA device is available here; leave out --device to use the processor")
+    if not (name == "cpu" or name.startswith("cuda")):
+        raise UserError(f"unknown device {name!r}; use cpu, cuda or auto")
+    return name
+
+
+def _print_json(value) -> None:
+    print(json.dumps(value, indent=1, allow_nan=False))
+
+
+def _print_claims(claims) -> None:
+    if not claims:
+        print("no claims: the run tables they are measured from are missing")
+    for c in claims:
+        number = "{:.4f}" if c.value is not None and abs(c.value) < 1 else "{:.2f}"
+        paper = "no number" if c.paper_value is None else f"{c.paper_value:g}"
+        ours = "-" if c.value is None else f"{number} [{number}, {number}]".format(c.value, c.low, c.high)
+        print(f"{c.id}  ({c.scale}, {c.n_runs} runs, {c.seconds:.0f} s of training)")
+        print(f"  {c.statement}")
+        print(f"  paper {paper}   ours {ours}   {c.verdict}")
+        if c.reason:
+            print(f"  {c.reason}")
+        if c.holdout_error is not None:
+            print(f"  the largest predicted from the others: off by {c.holdout_error:+.1f} %")
+        print("  losses: " + ", ".join(f"{point['loss']:.3f}" for point in c.losses) + "\n")
+
+
+@app.command()
+def replicate(scale: Scale = "laptop",
+              only: Annotated[Optional[list[str]], typer.Option(help="A claim's id, or the beginning of one (kaplan). Repeatable.")] = None,
+              store: Store = None, workers: Workers = None, device: Device = "auto", json_: AsJson = False) -> None:
+    """Measure the claims on this machine: train what is missing, fit the laws, print the table.
+
+    Stop it at any moment and start it again: finished runs are kept in the store and never trained twice.
+
+    Example: minitransformer replicate --scale laptop --only kaplan.L_N
+    """
+    from . import claims
+    from .sweeps.execute import sweep
+    from .sweeps.grid import load_spec
+
+    chosen = claims.definitions(tuple(only or ()))
+    specs = dict.fromkeys(name for definition in chosen for name in definition.specs)
+    configs = [config for name in specs for config in load_spec(name).configs(scale)]
+    runs = _store(store)
+    done = sweep(configs, runs, workers, _device(device, scale))
+    print(f"trained {done.missing} runs; {done.finished} were already in {runs.path}", file=sys.stderr)
+    measured = claims.live(runs.path, scale, tuple(d.id for d in chosen))
+    _print_json([claim.to_dict() for claim in measured]) if json_ else _print_claims(measured)
+
+
+@app.command()
+def sweep(spec: Annotated[str, typer.Argument(help="Name of a spec that comes with the kit, or path of a .toml file.")],
+          scale: Scale = "laptop", store: Store = None, workers: Workers = None, device: Device = "auto",
+          dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print the runs, their FLOPs and the time they would take.")] = False,
+          export: Annotated[Optional[Path], typer.Option(help="Write the table of runs here (.parquet or .csv).")] = None) -> None:
+    """Train every run of a spec that is not yet in the store.
+
+    Example: minitransformer sweep ladder --scale laptop --dry-run
+    """
+    from .sweeps import execute
+    from .sweeps.grid import load_spec
+    from .sweeps.store import run_table
+
+    if export and export.suffix not in (".parquet", ".csv"):
+        raise UserError(f"cannot export to {export}: the name must end in .parquet or .csv")
+    loaded = load_spec(spec)
+    configs, runs = loaded.configs(scale), _store(store)
+    if dry_run:
+        todo = execute.plan(configs, runs)
+        print(f"{loaded.title} ({scale})")
+        print(f"{'runs':>5} {'layers':>7} {'width':>6} {'steps':>7} {'lr':>9} {'FLOPs':>9}")
+        for stack in todo.stacks:
+            first, steps = stack[0], max(config.steps for config in stack)
+            print(f"{len(stack):5d} {first.n_layer:7d} {first.d_model:6d} {steps:7d} {first.lr:9.2g} {sum(map(execute.cost, stack)):9.2e}")
+        processes = min(workers or os.cpu_count() or 1, max(len(todo.stacks), 1))
+        minutes = execute.estimate_seconds(todo, processes) / 60
+        print(f"{todo.missing} runs to train, {todo.finished} finished; at most {todo.flops:.2e} FLOPs, "
+              f"about {minutes:.1f} minutes on {processes} core{'s' * (processes > 1)} of this machine")
+        return
+    done = execute.sweep(configs, runs, workers, _device(device, scale))
+    print(f"trained {done.missing} runs; {done.finished} were already in {runs.path}", file=sys.stderr)
+    if export:
+        table = run_table(runs.runs(configs), scale)
+        try:
+            export.parent.mkdir(parents=True, exist_ok=True)
+            table.to_parquet(export, index=False) if export.suffix == ".parquet" else table.to_csv(export, index=False)
+        except OSError as problem:
+            raise UserError(f"cannot write {export}: {problem.strerror}") from None
+
+
+@app.command("claims")
+def claims_command(check: Annotated[bool, typer.Option("--check", help="Exit with 1 if a number differs from the accepted ones.")] = False,
+                   only: Annotated[Optional[list[str]], typer.Option(help="A claim's id, or the beginning of one.")] = None,
+                   json_: AsJson = False) -> None:
+    """Rebuild every number of the book from the committed runs; nothing is trained.
+
+    The accepted numbers are minitransformer/reference/claims.json; `claims --json` writes what would replace them.
+    """
+    from . import claims
+
+    measured = claims.committed(tuple(only or ()))
+    if check:
+        lines = claims.drift(measured)
+        if lines:
+            print("\n".join(lines), file=sys.stderr)
+            raise typer.Exit(1)
+        print(f"{len(measured)} claims rebuilt from the committed runs: no drift")
+        return
+    _print_json([claim.to_dict() for claim in measured]) if json_ else _print_claims(measured)
+
+
+@data_app.command("list")
+def data_list(json_: AsJson = False) -> None:
+    """The texts the kit knows: where they come from, their licence and size. Any text file's path works too."""
+    from .data.sources import describe
+
+    rows = describe()
+    if json_:
+        _print_json(rows)
+        return
+    for row in rows:
+        size = f"{row['download_mb']:g} MB to download, " if row["download_mb"] else ""
+        print(f"{row['name']}  ({'here' if row['available'] else 'not fetched'}; {size}{row['built_mb']:g} MB of text)")
+        print(f"  {row['summary']}\n  {row['origin']}\n  {row['licence']}\n")
+
+
+@data_app.command("get")
+def data_get(name: Annotated[str, typer.Argument(help="A name from `minitransformer data list`.")]) -> None:
+    """Fetch and verify a text, and print where it is."""
+    from .data.sources import get
+
+    print(get(name))
+
+
+def main() -> None:
+    """Run the command line; every error a user can mend is one line on standard error."""
+    try:
+        status = app(standalone_mode=False)
+    except UserError as problem:
+        status = _fail(str(problem), 2)
+    except KeyboardInterrupt:
+        status = _fail("stopped; finished runs are kept, the same command goes on from here", 130)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    except Exception as problem:
+        if type(problem).__name__ == "Abort":
+            status = _fail("stopped; finished runs are kept, the same command goes on from here", 130)
+        elif type(problem).__name__ == "NoArgsIsHelpError":
+            print(problem.format_message())
+            status = 0
+        elif hasattr(problem, "format_message"):  # typer's own words on a misused command line
+            status = _fail(f"{problem.format_message()} Try --help.", 2)
+        else:
+            raise
+    sys.exit(status or 0)
+
+
+def _fail(message: str, status: int) -> int:
+    print("minitransformer: " + " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""Sweeps: a spec is a fixed list of runs, a finished run is never trained again, whatever is killed."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from minitransformer import accounting
+from minitransformer.errors import UserError
+from minitransformer.sweeps import execute
+from minitransformer.sweeps.grid import SPECS, load_spec
+from minitransformer.sweeps.store import RunStore, run_table
+from minitransformer.training.config import RunConfig
+from minitransformer.training.loop import train
+
+SPEC = """
+title = "two shapes"
+[base]
+corpus = "{corpus}"
+n_layer = 1
+n_ctx = 16
+batch_size = 4
+steps = {steps}
+eval_tokens = 1600
+warmup_steps = 5
+[rules]
+lr = {{value = 0.02, of = "d_model", at = 8, power = -1}}
+n_head = {{value = 1, of = "d_model", at = 16, power = 1}}
+[scales.smoke]
+d_model = [8, 16]
+seed = [0, 1]
+"""
+
+
+@pytest.fixture
+def spec(tmp_path, small_text):
+    path = tmp_path / "two.toml"
+    path.write_text(SPEC.format(corpus=small_text, steps=20))
+    return path
+
+
+def test_a_spec_is_a_fixed_list_of_configs(spec):
+    configs = load_spec(spec).configs("smoke")
+    assert [(c.d_model, c.seed, c.n_head, c.lr) for c in configs] == [
+        (8, 0, 1, 0.02), (8, 1, 1, 0.02), (16, 0, 1, 0.01), (16, 1, 1, 0.01)]
+    assert configs == load_spec(spec).configs("smoke")
+    assert len(configs[0].corpus_sha256) == 64
+
+
+def test_points_go_together_and_rules_yield(tmp_path):
+    path = tmp_path / "points.toml"
+    path.write_text("""
+[base]
+lr = 0.5
+[rules]
+lr = {value = 1.0, of = "d_model", at = 8, power = 0}
+[scales.smoke]
+points = [{n_layer = 1, d_model = 32}, {n_layer = 2, d_model = 16, lr = 0.25}]
+seed = [4, 5]
+""")
+    configs = load_spec(path).configs("smoke")
+    assert [(c.n_layer, c.d_model, c.lr, c.seed) for c in configs] == [
+        (1, 32, 1.0, 4), (1, 32, 1.0, 5), (2, 16, 0.25, 4), (2, 16, 0.25, 5)]
+
+
+@pytest.mark.parametrize("text, word", [
+    ("title = ", "TOML"), ("[scale.smoke]\n", "scale"), ("title = 'x'", "scales"),
+    ("[scales.smoke]\nd_model = [8]\n[rules]\nlr = {value = 1}", "rule"), ("[scales.smoke]\nwidth = 8", "width")])
+def test_a_broken_spec_is_one_clear_line(tmp_path, text, word):
+    path = tmp_path / "broken.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=word):
+        load_spec(path).configs("smoke")
+
+
+def test_specs_of_the_kit_expand_at_every_scale():
+    for path in SPECS.glob("*.toml"):
+        spec = load_spec(path.stem)
+        assert {"smoke", "laptop"} <= set(spec.scales)
+        for scale in spec.scales:
+            configs = spec.configs(scale)
+            assert len({c.id for c in configs}) == len(configs) > 0
+
+
+def test_the_laptop_ladder_is_what_the_book_says():
+    configs = load_spec("ladder").configs("laptop")
+    sizes = {12 * c.n_layer * c.d_model**2 for c in configs}
+    assert len(sizes) >= 5 and max(sizes) >= 100 * min(sizes)
+    assert len({c.seed for c in configs}) == 3
+    data = sorted({c.train_tokens for c in load_spec("learning_curve").configs("laptop")})
+    assert all(b == 2 * a for a, b in zip(data, data[1:])) and data[-1] >= 100 * data[0]
+
+
+# --- the store ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one(small_text):
+    config = RunConfig(corpus=small_text, n_layer=1, d_model=8, n_head=1, n_ctx=16, batch_size=4, steps=20,
+                       eval_tokens=1600)
+    return next(train([config]))
+
+
+def test_a_run_survives_the_store_unchanged(tmp_path, one):
+    store = RunStore(tmp_path / "deep" / "runs")
+    assert one.config not in store
+    store.add(one)
+    assert store.get(one.config) == one
+    assert sorted(p.name for p in store.path.iterdir()) == [f"{one.config.id}.json"]
+
+
+def test_a_damaged_file_counts_as_absent(tmp_path, one):
+    store = RunStore(tmp_path)
+    store.add(one)
+    file = tmp_path / f"{one.config.id}.json"
+    file.write_text(file.read_text()[:100])
+    assert one.config not in store
+
+
+def test_a_store_that_cannot_be_written_is_one_clear_line(tmp_path, one):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(UserError, match="cannot keep runs"):
+        RunStore(blocked / "runs")
+
+
+def test_a_table_has_every_count_and_the_curve(one):
+    table = run_table([one], "smoke")
+    row = table.iloc[0]
+    assert row.N == 12 * 64 and row.N_total == sum(one.parameters.values())
+    assert row.C == 6 * row.N * row.D and row.scale == "smoke"
+    assert list(row.curve_val_loss) == one.curve["val_loss"] and row.loss == one.final_loss
+
+
+# --- sweeps ------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_trains_each_run_once_and_resumes(tmp_path, spec):
+    configs, store = load_spec(spec).configs("smoke"), RunStore(tmp_path / "runs")
+    first = execute.sweep(configs[:3], store, workers=2)
+    assert (first.missing, first.finished) == (3, 0)
+    written = {c.id: (store.path / f"{c.id}.json").stat().st_mtime_ns for c in configs[:3]}
+    second = execute.sweep(configs, store, workers=2)
+    assert (second.missing, second.finished) == (1, 3)
+    assert written == {c.id: (store.path / f"{c.id}.json").stat().st_mtime_ns for c in configs[:3]}
+    assert execute.sweep(configs, store).missing == 0
+
+
+def test_workers_do_not_change_the_result(tmp_path, spec):
+    configs = load_spec(spec).configs("smoke")
+    curves = []
+    for workers in (1, 2):
+        store = RunStore(tmp_path / str(workers))
+        execute.sweep(configs, store, workers)
+        curves.append([run.curve for run in store.runs(configs)])
+    assert curves[0] == curves[1]
+
+
+def test_a_changed_spec_trains_only_what_changed(tmp_path, spec):
+    store = RunStore(tmp_path / "runs")
+    execute.sweep(load_spec(spec).configs("smoke"), store, workers=1)
+    spec.write_text(spec.read_text().replace("d_model = [8, 16]", "d_model = [8, 16, 24]"))
+    todo = execute.plan(load_spec(spec).configs("smoke"), store)
+    assert (todo.missing, todo.finished) == (2, 4)
+    assert {c.d_model for stack in todo.stacks for c in stack} == {24}
+
+
+def test_the_plan_costs_what_the_accounting_says(tmp_path, small_text):
+    config = RunConfig(corpus=small_text, d_model=8, n_head=1, n_layer=1, n_ctx=16, batch_size=4, steps=20, eval_tokens=1600)
+    todo = execute.plan([config, config], RunStore(tmp_path))
+    groups = accounting.Shape("transformer", 1, 8, next(train([config])).vocab_size, 16)
+    forward = sum(accounting.forward_flops(groups).values())
+    assert todo.missing == 1 and todo.flops == 3 * forward * 20 * 64 + 1 * 1600 * forward
+    assert execute.estimate_seconds(todo, 1) > 0
+
+
+def test_killed_in_the_middle_nothing_finished_is_lost_or_repeated(tmp_path, small_text):
+    """kill -9 of the sweep as soon as one run is finished; no worker goes on behind its back; then resume."""
+    path = tmp_path / "long.toml"
+    path.write_text(SPEC.format(corpus=small_text, steps=1500).replace("seed = [0, 1]", "seed = [0, 1]\ntrain_tokens = 1000"))
+    store = tmp_path / "runs"
+    command = [sys.executable, "-m", "minitransformer.cli", "sweep", str(path), "--scale", "smoke", "--store", str(store), "--workers", "2"]
+    sweep = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and sweep.poll() is None and not list(store.glob("*.json")):
+        time.sleep(0.02)
+    sweep.send_signal(signal.SIGKILL)
+    sweep.wait()
+    while subprocess.run(["pgrep", "-g", str(sweep.pid)], stdout=subprocess.DEVNULL).returncode == 0:
+        assert time.monotonic() < deadline, "workers outlive a killed sweep"
+        time.sleep(0.1)
+    finished = {p.name: p.stat().st_mtime_ns for p in store.glob("[0-9a-f]*.json")}
+    assert finished
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"trained {4 - len(finished)} runs; {len(finished)} were already" in done.stderr
+    after = {p.name: p.stat().st_mtime_ns for p in store.glob("[0-9a-f]*.json")}
+    assert len(after) == 4 and all(after[name] == stamp for name, stamp in finished.items())
+    for file in after:
+        assert json.loads((store / file).read_text())["status"] == "complete"
+
+
+def test_progress_is_written_for_whoever_watches(tmp_path, spec):
+    store = RunStore(tmp_path / "runs")
+    execute.sweep(load_spec(spec).configs("smoke"), store, workers=2)
+    lines = [json.loads(line) for line in (store.path / "progress.jsonl").read_text().splitlines()]
+    assert max(line["step"] for line in lines) == 20 and all(line["flops"] > 0 for line in lines)
+
+
+def test_an_error_in_a_worker_is_still_one_clear_line(tmp_path, spec):
+    config = dataclasses.replace(load_spec(spec).configs("smoke")[0], train_tokens=10**9)
+    with pytest.raises(UserError, match="Too little text"):
+        execute.sweep([config], RunStore(tmp_path / "runs"), workers=2)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions work differently on Windows")
+def test_no_half_written_file_is_left(tmp_path, one, monkeypatch):
+    store = RunStore(tmp_path / "runs")
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(UserError, match="No space left"):
+        store.add(one)
+    assert list(store.path.iterdir()) == []
