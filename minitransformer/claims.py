@@ -240,43 +240,42 @@ def definitions(only: tuple[str, ...] = ()) -> list[Definition]:
 # --- from tables to claims ---------------------------------------------------------------------------------------
 
 
-def committed(only: tuple[str, ...] = ()) -> list[Claim]:
-    """The claims as the committed tables of runs have them."""
+def runs_behind(definition: Definition, store: str | Path | None = None, scale: str | None = None) -> pd.DataFrame | None:
+    """The table a claim is measured from: the committed one, or what a run store holds.
+
+    From a store, the largest scale whose runs are all there, or the scale asked for; None where there is none.
+    """
     import pandas as pd
 
-    claims = []
-    for definition in definitions(only):
+    if store is None:
         tables = [reference_table(name) for name in definition.specs]
-        if all(table is not None for table in tables):
-            table = pd.concat(tables, ignore_index=True)
-            claims.append(definition.claim(table, table.scale.iloc[0]))
-    return claims
-
-
-def live_table(specs: tuple[str, ...], store: Path, scale: str) -> pd.DataFrame | None:
-    """The finished runs of some specs in a store; None unless all of them are there."""
+        return pd.concat(tables, ignore_index=True) if all(table is not None for table in tables) else None
     if not Path(store).is_dir():
         return None
-    configs = [config for name in specs for config in load_spec(name).configs(scale)]
-    runs = RunStore(store).runs(configs)
-    return run_table(runs, scale) if len(runs) == len(configs) else None
+    specs = [load_spec(name) for name in definition.specs]
+    for candidate in [scale] if scale else SCALES[::-1]:
+        if all(candidate in spec.scales for spec in specs):
+            configs = [config for spec in specs for config in spec.configs(candidate)]
+            runs = RunStore(store).runs(configs)
+            if len(runs) == len(configs):
+                return run_table(runs, candidate)
+    return None
 
 
-def live(store: Path, scale: str | None = None, only: tuple[str, ...] = ()) -> list[Claim]:
-    """The claims that a run store can support, each at the largest scale that is complete there."""
-    claims = []
-    for definition in definitions(only):
-        for candidate in [scale] if scale else SCALES[::-1]:
-            table = live_table(definition.specs, store, candidate)
-            if table is not None:
-                claims.append(definition.claim(table, candidate))
-                break
-    return claims
+def measure(store: str | Path | None = None, scale: str | None = None, only: tuple[str, ...] = ()) -> list[Claim]:
+    """The claims that the committed tables, or a run store, can support."""
+    tables = {d: runs_behind(d, store, scale) for d in definitions(only)}
+    return [d.claim(table, table.scale.iloc[0]) for d, table in tables.items() if table is not None]
 
 
-def law_of(claim_id: str, table: pd.DataFrame) -> Law:
-    """The fitted law behind a claim that has one."""
-    return {"kaplan.L_N": size_law, "baidu.power_law.char_lm": data_law}[claim_id](table)
+def committed(only: tuple[str, ...] = ()) -> list[Claim]:
+    """The claims as the book has them."""
+    return measure(only=only)
+
+
+def live(store: str | Path, scale: str | None = None, only: tuple[str, ...] = ()) -> list[Claim]:
+    """The claims as a run store has them."""
+    return measure(store, scale, only)
 
 
 def drift(claims: list[Claim], tolerance: float = 1e-6) -> list[str]:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import Formatter, Locator, MaxNLocator, NullLocator
 
+from minitransformer import claims, papers
 from minitransformer.errors import UserError
 from minitransformer.laws.fit import Law, short
 
@@ -287,3 +288,23 @@ def two_axes_figure(
         _note(axes[1], [(f"{sign} {d:.0f} layer{'s' if d != 1 else ''}", c) for d, (c, _, sign) in zip(depths, kinds)])
     return figure
 
+
+
+def claim_figure(claim_id: str, store: str | None = None) -> Figure:
+    """The figure of a claim, from the committed runs or from a run store."""
+    (definition,) = claims.definitions((claim_id,))
+    table = claims.runs_behind(definition, store)
+    if table is None:
+        raise UserError(f"there are no runs behind {claim_id}: minitransformer replicate --only {claim_id} trains them")
+    if claim_id == "kaplan.embedding":
+        runs = claims.complete(table)
+        return two_axes_figure(runs.N_total, runs.N, runs.loss, runs.n_layer, ylabel="validation loss (nats per character)")
+    paper = abs(papers.value(definition.published))
+    if claim_id == "kaplan.L_N":
+        return law_figure(
+            claims.size_law(table), paper, "Kaplan 2020", "non-embedding parameters, N", "validation loss (nats per character)"
+        )
+    return learning_curve_figure(
+        claims.data_law(table), int(table.vocab_size.iloc[0]), paper=paper, paper_name="Hestness 2017",
+        xlabel="training set, D (characters)", ylabel="best validation loss (nats per character)",
+    )

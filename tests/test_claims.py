@@ -1,0 +1,108 @@
+"""Claims: measured from tables alone, refused when a table cannot say, and accepted numbers do not drift."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from minitransformer import claims
+from minitransformer.errors import UserError
+from minitransformer.figures import claim_figure
+from minitransformer.sweeps import execute
+from minitransformer.sweeps.grid import load_spec
+from minitransformer.sweeps.store import RunStore, reference_table
+
+IDS = {"kaplan.L_N", "baidu.power_law.char_lm", "kaplan.embedding"}
+
+
+def shapes(count, noise=0.001):
+    """A made-up ladder whose loss is an exact function of one count of N, but for seed noise."""
+    draw = np.random.default_rng(0)
+    rows = []
+    for n_layer in (1, 2, 4):
+        for d in (16, 24, 32, 48, 64):
+            N, total = 12 * n_layer * d * d, 12 * n_layer * d * d + 3000 * d
+            x = {"N": N, "N_total": total}[count]
+            rows.append({"n_layer": n_layer, "d_model": d, "N": N, "N_total": total, "status": "complete", "seed": 0,
+                         "loss": 5 * x**-0.09 * np.exp(noise * draw.standard_normal())})
+    return pd.DataFrame(rows)
+
+
+def test_tightening_recognises_which_count_makes_one_trend():
+    without, with_ = claims.tightening(shapes("N")), claims.tightening(shapes("N_total"))
+    assert without.low > 2 and with_.high < 0.5
+    assert without.low < without.value < without.high
+
+
+def test_too_few_shapes_are_refused():
+    measured = claims.tightening(shapes("N").query("d_model < 24"))
+    assert measured.value is None and "six shapes" in measured.refusal
+
+
+def test_every_claim_is_measured_from_committed_runs():
+    measured = {claim.id: claim for claim in claims.committed()}
+    assert set(measured) == IDS
+    for claim in measured.values():
+        assert claim.low < claim.value < claim.high
+        assert claim.scale == "laptop" and claim.n_runs >= 10 and claim.seconds > 0
+        assert claim.verdict in (claims.AGREES, claims.DIFFERS)
+        assert (claim.reason == "") == (claim.verdict == claims.AGREES)
+
+
+def test_the_committed_ladder_falls_with_every_size():
+    table = reference_table("ladder")
+    means = table.groupby("N").loss.mean()
+    assert means.is_monotonic_decreasing and len(means) >= 5
+    assert (table.groupby("N").seed.nunique() == 3).all() and (table.status == "complete").all()
+
+
+def test_committed_tables_are_the_specs():
+    """The tables hold exactly the runs that the specs describe: an edited spec needs new runs."""
+    for path in sorted((claims.resources.files("minitransformer") / "reference").iterdir()):
+        if path.name.endswith(".parquet"):
+            table = pd.read_parquet(path)
+            assert set(table.id) == {c.id for c in load_spec(path.name[: -len(".parquet")]).configs("laptop")}, path.name
+
+
+def test_no_drift_and_drift_is_noticed(monkeypatch):
+    measured = claims.committed()
+    assert claims.drift(measured) == []
+    moved = [dataclasses.replace(measured[0], value=measured[0].value * 1.001), *measured[1:]]
+    (line,) = claims.drift(moved)
+    assert measured[0].id in line and "value" in line
+    assert any("no longer measured" in line for line in claims.drift(measured[1:]))
+
+
+def test_diverged_runs_are_counted_but_never_fitted():
+    table = reference_table("ladder")
+    broken = table.copy()
+    broken.loc[0, ["status", "loss"]] = ["diverged", None]
+    law = claims.size_law(broken)
+    assert law.n_runs == len(table) - 1
+    (definition,) = claims.definitions(("kaplan.L_N",))
+    assert definition.claim(broken, "laptop").n_runs == len(table)
+
+
+def test_smoke_runs_make_no_verdict(tmp_path):
+    store = RunStore(tmp_path)
+    execute.sweep(load_spec("ladder").configs("smoke"), store)
+    (claim,) = claims.live(tmp_path)
+    assert claim.id == "kaplan.L_N" and claim.scale == "smoke" and claim.verdict == claims.NOT_REACHABLE
+    assert json.loads(json.dumps(claim.to_dict(), allow_nan=False))["losses"]
+    assert claims.live(tmp_path / "nowhere") == []
+    assert claim_figure("kaplan.L_N", tmp_path).axes
+    with pytest.raises(UserError, match="no runs behind"):
+        claim_figure("kaplan.embedding", tmp_path)
+
+
+@pytest.mark.parametrize("claim_id", sorted(IDS))
+def test_every_claim_has_its_figure(claim_id):
+    assert all(axis.get_xlabel() or axis.get_ylabel() for axis in claim_figure(claim_id).axes)
+
+
+def test_claims_are_chosen_by_name_or_family():
+    assert {d.id for d in claims.definitions(("kaplan",))} == {"kaplan.L_N", "kaplan.embedding"}
+    with pytest.raises(UserError, match="there are"):
+        claims.definitions(("kaplan.L",))
