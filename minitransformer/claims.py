@@ -198,8 +198,8 @@ DEFINITIONS = (
         x="N", loss="loss",
         measure=lambda runs: _measure_law(size_law(runs)),
         agrees=_holds,
-        if_differs="Characters instead of 50,257 word pieces, models thousands of times smaller, and about one "
-                   "million training characters for every size: each bends or tilts the line.",
+        if_differs="Characters instead of 50,257 word pieces, models far smaller, and about one million training "
+                   "characters for every size: each bends or tilts the line.",
     ),
     Definition(
         id="baidu.power_law.char_lm",
@@ -211,12 +211,12 @@ DEFINITIONS = (
         x="unique_tokens", loss="best_loss",
         measure=lambda runs: _measure_law(data_law(runs), sign=-1),
         agrees=_holds,
-        if_differs="A thousand times less text than the paper's smallest shards: just past the small-data region "
-                   "each doubling still teaches spelling, which is learnt faster than the rest of language.",
+        if_differs="Our training sets are far smaller than the paper's shards: just past the small-data region a "
+                   "doubling teaches letters and common words, which are learnt faster than the rest of language.",
     ),
     Definition(
         id="kaplan.embedding",
-        statement="Without embeddings all depths follow one trend: times tighter than with them",
+        statement="Counted without embeddings, all depths follow one trend: its scatter with embeddings, over without",
         paper="kaplan2020, Fig. 6",
         published=None,
         notebook="notebooks/counting.ipynb",

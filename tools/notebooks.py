@@ -1,4 +1,4 @@
-"""Runs every notebook again and stores its outputs without what changes from run to run.
+"""Runs every notebook again and stores its outputs without what changes from run to run; redraws the README's figure.
 
     python tools/notebooks.py [--scale laptop] [NOTEBOOK.ipynb ...]
 
@@ -62,6 +62,7 @@ def main() -> int:
     arguments = parser.parse_args()
     os.environ["MINITRANSFORMER_SCALE"] = arguments.scale
     os.environ["MINITRANSFORMER_QUIET"] = "1"  # progress is for people, not for stored outputs
+    os.environ.setdefault("MINITRANSFORMER_STORE", str(ROOT / "runs"))
     failed = []
     for path in arguments.notebooks or sorted(NOTEBOOKS.rglob("*.ipynb")):
         start = time.monotonic()
@@ -71,6 +72,8 @@ def main() -> int:
         except CellExecutionError as error:
             failed.append(path.name)
             print(f"{path.name} failed and was left as it was:\n{error}", file=sys.stderr)
+    from minitransformer.figures import claim_figure
+    claim_figure("kaplan.L_N").savefig(ROOT / "book" / "_static" / "first-law.png", dpi=120, bbox_inches="tight")
     if failed:
         print(f"Failed: {', '.join(failed)}", file=sys.stderr)
     return bool(failed)

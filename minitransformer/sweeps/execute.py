@@ -22,7 +22,7 @@ from ..training.loop import Progress, shape_of, train
 from ..training.schedules import evaluation_steps
 from .store import RunStore
 
-MAX_STACK = 32
+MAX_STACK_FLOPS = 2e12  # on a CPU: about half a minute of one core, so that cores stay busy and a kill costs little
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,30 @@ def cost(config: RunConfig) -> float:
     return training + evaluation
 
 
-def plan(configs: Iterable[RunConfig], store: RunStore) -> Plan:
+def plan(configs: Iterable[RunConfig], store: RunStore, device: str = "cpu") -> Plan:
     """Group the runs that are not in the store into stacks of one shape, the dearest first."""
     configs = list(dict.fromkeys(configs))
     missing = [config for config in configs if config not in store]
     by_shape: dict[tuple, list[RunConfig]] = {}
     for config in missing:
         by_shape.setdefault(config.stack_key, []).append(config)
-    stacks = [group[i:i + MAX_STACK] for group in by_shape.values() for i in range(0, len(group), MAX_STACK)]
+    most = MAX_STACK_FLOPS if device == "cpu" else math.inf
+    stacks = [stack for group in by_shape.values() for stack in _split(group, most)]
     stacks.sort(key=lambda stack: -sum(map(cost, stack)))
     return Plan(stacks, len(configs) - len(missing), sum(cost(config) for config in missing))
+
+
+def _split(group: list[RunConfig], most: float) -> list[list[RunConfig]]:
+    """Consecutive runs together as long as they cost no more than `most` FLOPs; at least one each."""
+    stacks: list[list[RunConfig]] = []
+    room = 0.0
+    for config in group:
+        room -= cost(config)
+        if not stacks or room < 0:
+            stacks.append([])
+            room = most - cost(config)
+        stacks[-1].append(config)
+    return stacks
 
 
 def estimate_seconds(plan: Plan, workers: int) -> float:
@@ -81,7 +95,7 @@ def sweep(configs: Iterable[RunConfig], store: RunStore, workers: int | None = N
     On a CPU each worker is a process with one thread. Stop it at any moment: finished runs stay,
     and the next call trains only what is missing.
     """
-    todo = plan(configs, store)
+    todo = plan(configs, store, device)
     if not todo.stacks:
         return todo
     from joblib import Parallel, delayed
