@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import Formatter, Locator, MaxNLocator, NullLocator
 
-from minitransformer import claims, papers
 from minitransformer.errors import UserError
 from minitransformer.laws.fit import Law, short
 
@@ -292,6 +291,8 @@ def two_axes_figure(
 
 def claim_figure(claim_id: str, store: str | None = None) -> Figure:
     """The figure of a claim, from the committed runs or from a run store."""
+    from minitransformer import claims, papers  # here, as claims bring torch along
+
     (definition,) = claims.definitions((claim_id,))
     table = claims.runs_behind(definition, store)
     if table is None:
