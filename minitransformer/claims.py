@@ -203,7 +203,7 @@ DEFINITIONS = (
     ),
     Definition(
         id="baidu.power_law.char_lm",
-        statement="Loss of a character model falls as a power of training-set size: the exponent β_g",
+        statement="Loss of a character model falls as a power of training-set size: the exponent of the learning curve",
         paper="hestness2017, Fig. 3",
         published="hestness2017.char_lm_sgd.curve_beta_g",
         notebook="notebooks/learning_curve.ipynb",

@@ -103,13 +103,15 @@ def _log(axis: Axes, which: str = "xy") -> None:
         side.set_minor_locator(NullLocator())
 
 
-def _note(axis: Axes, lines: Sequence[tuple[str, str]], below: float | None = None) -> None:
-    """Coloured lines of text, in place of a legend, in the upper right corner or `below` a height in data units."""
-    height = (0.98, "axes fraction") if below is None else (below, "data")
+def _note(axis: Axes, lines: Sequence[tuple[str, str]], corner: str = "upper right") -> None:
+    """Coloured lines of text, in place of a legend; a falling curve leaves the corners "upper right" and "lower left" free."""
+    right = corner == "upper right"
     for i, (text, colour) in enumerate(lines):
+        down = i if right else i - len(lines) + 1
         axis.annotate(
-            text, (0.985, height[0]), xycoords=("axes fraction", height[1]), xytext=(0, -15 * i - 4), color=colour,
-            textcoords="offset points", ha="right", va="top", bbox={"fc": "white", "alpha": 0.75, "lw": 0, "pad": 1},
+            text, (0.985, 0.98) if right else (0.015, 0.02), xycoords="axes fraction", xytext=(0, -15 * down - 4 * right),
+            color=colour, textcoords="offset points", ha="right" if right else "left", va="top" if right else "bottom",
+            bbox={"fc": "white", "alpha": 0.75, "lw": 0, "pad": 1},
         )
 
 
@@ -182,7 +184,7 @@ def law_figure(
             top.axhline(level, color=GREY, lw=1.2, ls=(0, (1, 1.5)))
             top.annotate(text, (0, level), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points", color=GREY)
             top.set_ylim(top=max(top.get_ylim()[1], 1.1 * level))
-        _note(top, notes, min(references.values()) if references else None)
+        _note(top, notes, "lower left" if references else "upper right")
         top.set_ylabel(ylabel)
         axes[-1].set_xlabel(xlabel or f"{name} ({law.form.x_unit})")
     return figure

@@ -210,6 +210,13 @@ def test_shapes_are_not_mixed(tiny):
         run(tiny, dataclasses.replace(tiny, d_model=16))
 
 
+@pytest.mark.parametrize("arch, d_model", [("transformer", 8), ("transformer", 128), ("transformer", 1024), ("lstm", 8), ("lstm", 1024)])
+def test_every_width_trains_at_the_rate_of_the_rule(tiny, arch, d_model):
+    config = dataclasses.replace(tiny, arch=arch, d_model=d_model, n_head=max(1, d_model // 16), lr=0.0085 * (32 / d_model) ** 0.8, steps=20)
+    result = run(config)[config.id]
+    assert result.status == "complete" and result.final_loss < math.log(result.vocab_size) - 0.4
+
+
 def test_an_lstm_trains(tiny):
     config = dataclasses.replace(tiny, arch="lstm", steps=30)
     assert run(config)[config.id].final_loss < math.log(60)
