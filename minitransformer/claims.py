@@ -119,8 +119,8 @@ def _range(column: pd.Series) -> list[float] | None:
 
 # --- the laws behind the claims ----------------------------------------------------------------------------------
 
-# Below, a model of two layers has seen too little text to leave the small-data region; above, its size
-# and its training time limit it, not the data (the local exponents in the notebook show both ends).
+# Below, training sets are so small that a model learns little more than how often letters occur; above, the
+# model of the laptop scale is limited by its own size. The notebook prints the local exponents.
 POWER_LAW_REGION = (4096, 65536)
 
 
@@ -224,8 +224,8 @@ DEFINITIONS = (
         x="N", loss="loss",
         measure=tightening,
         agrees=lambda measured, target: measured.low > 1,
-        if_differs="After one million characters narrow deep models lag, and counting the embeddings of the wide ones "
-                   "makes up for it; trained four times longer, the ratio's interval reaches above one.",
+        if_differs="After one million characters narrow deep models lie far above the trend, and counting the "
+                   "embeddings of the wide ones makes up for it. Runs four times longer did not settle it.",
     ),
 )
 

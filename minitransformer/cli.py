@@ -44,6 +44,23 @@ def _device(name: str, scale: str) -> str:
     return name
 
 
+def _estimate(todo, workers: int | None) -> str:
+    from .sweeps.execute import estimate_seconds
+    processes = min(workers or os.cpu_count() or 1, max(len(todo.stacks), 1))
+    return f"about {estimate_seconds(todo, processes) / 60:.1f} minutes on {processes} core{'s' * (processes > 1)} of this machine"
+
+
+def _train(configs, store, workers: int | None, device: str) -> None:
+    """Sweep, with a line before and a line after on standard error."""
+    from .sweeps import execute
+    todo = execute.plan(configs, store, device)
+    if todo.missing:
+        time = _estimate(todo, workers) if device == "cpu" else f"{todo.flops:.2e} FLOPs"
+        print(f"training {todo.missing} runs, {time}", file=sys.stderr, flush=True)
+    execute.sweep(configs, store, workers, device)
+    print(f"trained {todo.missing} runs; {todo.finished} were already in {store.path}", file=sys.stderr)
+
+
 def _print_json(value) -> None:
     print(json.dumps(value, indent=1, allow_nan=False))
 
@@ -62,7 +79,10 @@ def _print_claims(claims) -> None:
             print(f"  {c.reason}")
         if c.holdout_error is not None:
             print(f"  the largest predicted from the others: off by {c.holdout_error:+.1f} %")
-        print("  losses: " + ", ".join(f"{point['loss']:.3f}" for point in c.losses) + "\n")
+        depths = len({point["n_layer"] for point in c.losses}) > 1
+        name, *_ = c.losses[0] if c.losses else ("",)
+        print("  loss at " + ", ".join(f"{'D' if name == 'unique_tokens' else 'N'} = {point[name]:,.0f}"
+                                       + (f" ({point['n_layer']} layers)" if depths else "") + f": {point['loss']:.3f}" for point in c.losses) + "\n")
 
 
 @app.command()
@@ -76,15 +96,18 @@ def replicate(scale: Scale = "laptop",
     Example: minitransformer replicate --scale laptop --only kaplan.L_N
     """
     from . import claims
-    from .sweeps.execute import sweep
     from .sweeps.grid import load_spec
 
-    chosen = claims.definitions(tuple(only or ()))
+    named = claims.definitions(tuple(only or ()))
+    chosen = [d for d in named if all(scale in load_spec(name).scales for name in d.specs)]
+    if not chosen:
+        raise UserError(f"no claim chosen has a scale {scale!r}; the scales are smoke, laptop and, for some claims, gpu")
+    if chosen != named:
+        print(f"not measured at scale {scale}: {', '.join(d.id for d in named if d not in chosen)}", file=sys.stderr)
     specs = dict.fromkeys(name for definition in chosen for name in definition.specs)
     configs = [config for name in specs for config in load_spec(name).configs(scale)]
     runs = _store(store)
-    done = sweep(configs, runs, workers, _device(device, scale))
-    print(f"trained {done.missing} runs; {done.finished} were already in {runs.path}", file=sys.stderr)
+    _train(configs, runs, workers, _device(device, scale))
     measured = claims.live(runs.path, scale, tuple(d.id for d in chosen))
     _print_json([claim.to_dict() for claim in measured]) if json_ else _print_claims(measured)
 
@@ -109,17 +132,16 @@ def sweep(spec: Annotated[str, typer.Argument(help="Name of a spec that comes wi
     if dry_run:
         todo = execute.plan(configs, runs)
         print(f"{loaded.title} ({scale})")
+        if not todo.missing:
+            print(f"nothing to train: all {todo.finished} runs are in {runs.path}")
+            return
         print(f"{'runs':>5} {'layers':>7} {'width':>6} {'steps':>7} {'lr':>9} {'FLOPs':>9}")
         for stack in todo.stacks:
             first, steps = stack[0], max(config.steps for config in stack)
             print(f"{len(stack):5d} {first.n_layer:7d} {first.d_model:6d} {steps:7d} {first.lr:9.2g} {sum(map(execute.cost, stack)):9.2e}")
-        processes = min(workers or os.cpu_count() or 1, max(len(todo.stacks), 1))
-        minutes = execute.estimate_seconds(todo, processes) / 60
-        print(f"{todo.missing} runs to train, {todo.finished} finished; at most {todo.flops:.2e} FLOPs, "
-              f"about {minutes:.1f} minutes on {processes} core{'s' * (processes > 1)} of this machine")
+        print(f"{todo.missing} runs to train, {todo.finished} finished; at most {todo.flops:.2e} FLOPs, {_estimate(todo, workers)}")
         return
-    done = execute.sweep(configs, runs, workers, _device(device, scale))
-    print(f"trained {done.missing} runs; {done.finished} were already in {runs.path}", file=sys.stderr)
+    _train(configs, runs, workers, _device(device, scale))
     if export:
         table = run_table(runs.runs(configs), scale)
         try:

@@ -29,10 +29,10 @@ def cache_dir() -> Path:
     if folder := os.environ.get("MINITRANSFORMER_DATA"):
         return Path(folder).expanduser().absolute()
     try:
-        import pooch
+        import platformdirs  # where pooch, too, keeps its files
     except ImportError:
         return Path.home() / ".cache" / "minitransformer"
-    return Path(pooch.os_cache("minitransformer"))
+    return Path(platformdirs.user_cache_dir("minitransformer"))
 
 
 def download(url: str, path: Path, megabytes: float) -> None:
