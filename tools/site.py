@@ -26,7 +26,9 @@ def build(out: Path = ROOT) -> Path:
     if subprocess.run([*command, "--path-output", str(out)], cwd=ROOT, **quiet).returncode != 0:
         shutil.rmtree(out / "_build", ignore_errors=True)
         sys.exit("The website was not built: every WARNING or ERROR above has to be mended.")
-    return out / "_build" / "html"
+    html = out / "_build" / "html"
+    shutil.copytree(ROOT / "book" / "_static", html / "_static", dirs_exist_ok=True)  # Sphinx does not where no page changed
+    return html
 
 
 def serve(html: Path, port: int) -> None:
