@@ -17,7 +17,7 @@ import numpy as np
 
 from . import papers
 from .errors import UserError
-from .laws.fit import Law, fit_power_law
+from .laws.fit import Law, fit
 from .sweeps.grid import SCALES, load_spec
 from .sweeps.store import RunStore, reference_table, run_table
 
@@ -127,13 +127,13 @@ POWER_LAW_REGION = (4096, 65536)
 def size_law(table: pd.DataFrame) -> Law:
     """L(N): final loss against non-embedding parameters (Kaplan et al. 2020, eq. 1.1)."""
     runs = complete(table)
-    return fit_power_law(runs.N, runs.loss, runs.seed, name="N")
+    return fit("power", runs.loss, N=runs.N, seed=runs.seed)
 
 
 def data_law(table: pd.DataFrame) -> Law:
     """L(D): early-stopped loss against unique training characters, in the power-law region (Hestness et al. 2017)."""
     runs = complete(table)
-    return fit_power_law(runs.unique_tokens, runs.best_loss, runs.seed, name="D", within=POWER_LAW_REGION)
+    return fit("power", runs.best_loss, D=runs.unique_tokens, seed=runs.seed, within=POWER_LAW_REGION)
 
 
 def trend_scatter(N: np.ndarray, loss: np.ndarray) -> float:

@@ -10,7 +10,12 @@ from minitransformer.errors import UserError
 from minitransformer.figures import (
     Curve, PlainLog, _apart, curves_figure, law_figure, learning_curve_figure, plain, style, two_axes_figure,
 )
-from minitransformer.laws import fit_power_law
+from minitransformer.laws import fit
+
+
+
+def fit_power_law(x, loss, seed=None, name="N", within=None):
+    return fit("power", loss, seed=seed, within=within, **{name: x})
 
 
 def ladder(k=6, n=3):

@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from minitransformer.errors import UserError
-from minitransformer.laws import fit_power_law
+from minitransformer.laws import fit
 from minitransformer.laws.fit import REFUSALS, WARNINGS
 from minitransformer.laws.forms import power_law, power_law_loss
 from minitransformer.laws.uncertainty import fit_line
+
+
+
+def fit_power_law(x, loss, seed=None, name="N", within=None):
+    return fit("power", loss, seed=seed, within=within, **{name: x})
 
 
 def ladder(k=5, n=3, alpha=0.1, seeds=0.005, fit=0.003, rng=0):

@@ -1,4 +1,4 @@
-"""95 % intervals for a straight line through seed means, by a hierarchical studentised bootstrap.
+"""95 % intervals by a hierarchical studentised bootstrap: for a straight line (Line) and for every other form (Curve).
 
 Two things move a fitted slope: the noise between seeds of one size, and the scatter of whole sizes about the line,
 which all seeds of a size share. Resampling seeds alone misses the second, and percentile bootstraps are too narrow
@@ -10,12 +10,22 @@ The standard error comes from the scatter of the size means, unless they lie clo
 allows. Five points on a line by luck prove nothing, so then both are taken for the same noise: their variances are
 pooled and the resamples draw seeds only. `benchmarks/coverage.py` prints how often the intervals hold the truth,
 beside the usual ones.
+
+A Curve does the same with the refitted form in place of the line, and the linearised standard error of each refit.
+Where a floor may be zero the bootstrap is known to fail (Andrews 2000), and the interval comes from the profile of the
+objective instead: the values of a parameter that the refitted others can live with. How much worse the objective may
+get is again read from resamples.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+
+from minitransformer.laws.forms import Form
+from minitransformer.laws.optimise import DELTA, bounds, minimise, starting_points
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -122,3 +132,190 @@ def fit_line(z: np.ndarray, y: np.ndarray) -> Line:
     deviation = np.sqrt(np.maximum(found, max(1e-18 * actual, np.finfo(float).tiny)))
     return Line(sizes, means, counts, float(centre), sxx, float(intercept), slope, residuals, seeds, scatter, actual,
                 np.stack([intercepts, slopes, newcomer, deviation]))
+
+
+CURVE_RESAMPLES = 1000
+SMOOTHING = 1.0  # a robust fit passes through some points exactly; without smoothing its resamples would all but repeat them
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A form fitted to the mean log loss of each distinct design point, or to runs whose points hang together.
+
+    theta (p,): the best of many starts; centre (k,): what was subtracted from the log inputs z (k, n). means, residuals
+    (n,): log losses and their distance from the curve. covariance (p, p): of theta, linearised. sigma: scatter of a
+    point. q_band, q_new: critical values, at the largest point, for the curve and for a new point on it.
+    draws (R, p), deviations (R,): refits of the resamples and their own sigma.
+    """
+
+    form: Form
+    delta: float
+    theta: np.ndarray
+    centre: np.ndarray
+    z: np.ndarray
+    means: np.ndarray
+    counts: np.ndarray
+    residuals: np.ndarray
+    covariance: np.ndarray
+    sigma: float
+    seeds: float
+    objective: float
+    condition: float
+    converged: bool
+    agreement: float
+    q_band: float = 0.0
+    q_new: float = 0.0
+    draws: np.ndarray | None = None
+    deviations: np.ndarray | None = None
+    groups: np.ndarray | None = None
+
+    def at(self, z: np.ndarray) -> np.ndarray:
+        """Log loss at centred log inputs (k, m)."""
+        return self.form.evaluate(self.theta[None], z)[0][0]
+
+    def half_width(self, z: np.ndarray, new: float) -> np.ndarray:
+        gradient = self.form.evaluate(self.theta[None], z)[1][0]
+        variance = np.einsum("pm,pq,qm->m", gradient, self.covariance, gradient)
+        return (self.q_new if new else self.q_band) * np.sqrt(variance + (new * self.sigma) ** 2)
+
+    def estimates(self) -> tuple[np.ndarray, np.ndarray]:
+        """Reported parameters, in logs where the form says so, and the half-widths of their intervals: (P,), (P,)."""
+        value, error = _reported(self.form, self.theta[None], self.centre, self.covariance[None])
+        drawn, drawn_error = _reported(self.form, self.draws, self.centre, self._factors() * self.deviations[:, None, None] ** 2)
+        with np.errstate(all="ignore"):
+            q = np.nanquantile(np.abs(drawn - value) / np.maximum(drawn_error, 1e-300), LEVEL, axis=0)
+        return value[0], q * error[0]
+
+    def _factors(self) -> np.ndarray:
+        return _inverse(self.form.evaluate(self.draws, self.z)[1])
+
+    def at_floor_bound(self) -> np.ndarray:
+        """Of each draw, and last of the fit itself, whether its floor is too low to tell from zero: (R + 1,)."""
+        index = self.form.theta.index("e")
+        floors = np.append(self.draws[:, index], self.theta[index])
+        return floors < self.means.min() - 6
+
+    def profile(self, index: int) -> tuple[float, float]:
+        """Lowest and highest theta[index] that the data can live with; the bound itself where they set no limit."""
+        low, high = bounds(self.form, self.means)
+        y = self.means - self.residuals + self._noise(len(self.draws))
+        pinned = self.draws.copy()
+        pinned[:, index] = self.theta[index]
+        free = minimise(self.form, self.z, y, self.draws, self.delta, steps=60).objective
+        held = minimise(self.form, self.z, y, pinned, self.delta, hold=(index,), steps=60).objective
+        allowed = 1 + np.quantile(held / np.maximum(free, 1e-300) - 1, LEVEL)
+        ends = []
+        for end in (low[index], high[index]):
+            grid = self.theta[index] + (end - self.theta[index]) * np.linspace(0, 1, 41) ** 2
+            start, objective = self.theta.copy(), []
+            for value in grid:
+                start[index] = value
+                found = minimise(self.form, self.z, self.means, start[None], self.delta, hold=(index,), steps=60)
+                start = found.theta[0].copy()
+                objective.append(found.objective[0])
+                if objective[-1] > allowed * self.objective:
+                    break
+            excess = np.array(objective) - allowed * self.objective
+            if excess[-1] <= 0 or len(excess) == 1:
+                ends.append(end if excess[-1] <= 0 else self.theta[index])
+            else:
+                share = -excess[-2] / (excess[-1] - excess[-2])
+                ends.append(grid[len(excess) - 2] + share * (grid[len(excess) - 1] - grid[len(excess) - 2]))
+        return float(ends[0]), float(ends[1])
+
+    def _noise(self, resamples: int) -> np.ndarray:
+        jacobian = self.form.evaluate(self.theta[None], self.z)[1]
+        return _noise(self.residuals, jacobian[0], self.sigma, self.groups, resamples)
+
+
+def fit_curve(form: Form, z: np.ndarray, means: np.ndarray, counts: np.ndarray, centre: np.ndarray, seeds: float = 0.0,
+              delta: float = DELTA, starts: np.ndarray | None = None, resamples: int = CURVE_RESAMPLES,
+              groups: np.ndarray | None = None) -> Curve:
+    """Fit a form by its best start and resample it.
+
+    z (k, n): centred log inputs of distinct points; means (n,): their mean log loss over seeds; counts (n,): seeds.
+    seeds: variance of a mean that the seeds explain. groups (n,): points of one training share a label.
+    """
+    starts = starting_points(form, z, means) if starts is None else starts
+    found = minimise(form, z, means, starts, delta)
+    best = int(np.argmin(np.where(np.isfinite(found.objective), found.objective, np.inf)))
+    theta, objective = found.theta[best], float(found.objective[best])
+    value, jacobian = form.evaluate(theta[None], z)
+    residuals = means - value[0]
+    n, p = len(means), len(theta)
+    norms = np.sqrt((jacobian[0] ** 2).sum(1))
+    singular = np.linalg.svd(jacobian[0] / np.maximum(norms, 1e-300)[:, None], compute_uv=False)
+    condition = float(singular[0] / max(singular[-1], 1e-300))
+    scatter = float(residuals @ residuals) / (n - p)
+    extra = int(counts.sum()) - n
+    pooled = scatter <= seeds
+    variance = ((n - p) * scatter + extra * seeds) / (n - p + extra) if pooled else scatter
+    sigma = float(np.sqrt(max(variance, 1e-32)))
+    factor = _inverse(jacobian)[0]
+    agreement = float(np.mean(found.objective <= objective * (1 + 1e-6) + 1e-15))
+    fields = dict(form=form, delta=delta, theta=theta, centre=centre, z=z, means=means, counts=counts, residuals=residuals,
+                  covariance=factor * sigma**2, sigma=sigma, seeds=seeds, objective=objective, condition=condition,
+                  converged=bool(found.converged[best]), agreement=agreement, groups=groups)
+    if not resamples:
+        return Curve(**fields)
+    noise = _noise(residuals, jacobian[0], sigma, groups, resamples)
+    refits = minimise(form, z, value + noise, np.repeat(theta[None], resamples, 0), delta, steps=60)
+    good = np.isfinite(refits.objective)
+    draws = refits.theta[good]
+    fitted, jacobians = form.evaluate(draws, z)
+    left = (value + noise)[good] - fitted
+    deviations = np.sqrt(np.maximum((left**2).sum(1) / (n - p), 1e-32))
+    factors = _inverse(jacobians)
+    top = z[:, [int(np.argmax(z.sum(0)))]]
+    at_top, slopes = form.evaluate(draws, top)
+    width = np.einsum("rp,rpq,rq->r", slopes[:, :, 0], factors, slopes[:, :, 0])
+    off = at_top[:, 0] - form.evaluate(theta[None], top)[0][0, 0]
+    random = np.random.RandomState(RNG_SEED + 1)
+    newcomer = noise[good][np.arange(len(draws)), random.randint(n, size=len(draws))]
+    q_band = np.quantile(np.abs(off) / (deviations * np.sqrt(width)), LEVEL)
+    q_new = np.quantile(np.abs(off - newcomer) / (deviations * np.sqrt(width + 1)), LEVEL)
+    return Curve(**fields, q_band=float(q_band), q_new=float(q_new), draws=draws, deviations=deviations)
+
+
+def _noise(residuals: np.ndarray, jacobian: np.ndarray, sigma: float, groups, resamples: int) -> np.ndarray:
+    """Errors for (resamples, n) new tables: leverage-adjusted residuals drawn again with random signs.
+
+    Points of one training move together: their residuals keep their places and share a sign (wild cluster bootstrap).
+    """
+    random = np.random.RandomState(RNG_SEED)
+    n = len(residuals)
+    if groups is not None:
+        labels, index = np.unique(groups, return_inverse=True)
+        signs = 2 * random.randint(2, size=(resamples, len(labels))) - 1
+        return residuals * np.sqrt(len(labels) / max(len(labels) - 1, 1)) * signs[:, index]
+    leverage = np.einsum("pn,pq,qn->n", jacobian, _inverse(jacobian[None])[0], jacobian)
+    pool = residuals / np.sqrt(np.maximum(1 - leverage, 0.05))
+    pool = pool * (sigma / max(np.sqrt(np.mean(pool**2)), 1e-300))
+    drawn = pool[random.randint(n, size=(resamples, n))] * (2 * random.randint(2, size=(resamples, n)) - 1)
+    return (drawn + SMOOTHING * sigma * random.standard_normal((resamples, n))) / np.sqrt(1 + SMOOTHING**2)
+
+
+def _inverse(jacobian: np.ndarray) -> np.ndarray:
+    """(J J')^-1 of each (R, p, n), well defined where columns vanish."""
+    gram = jacobian @ jacobian.transpose(0, 2, 1)
+    diagonal = np.einsum("rii->ri", gram)
+    scale = 1 / np.sqrt(diagonal + 1e-14 * diagonal.max(1, keepdims=True) + 1e-100)
+    scaled = gram * scale[:, :, None] * scale[:, None, :]
+    np.einsum("rii->ri", scaled)[...] += 1e-12
+    return np.linalg.inv(scaled) * scale[:, :, None] * scale[:, None, :]
+
+
+def _reported(form: Form, theta: np.ndarray, centre: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Reported parameters (R, P) and their standard errors by the gradient of the report."""
+    with np.errstate(all="ignore"):
+        value = form.report(theta, centre)
+        columns = []
+        for i in range(theta.shape[1]):
+            step = 1e-6 * np.maximum(np.abs(theta[:, i]), 1e-2)
+            up, down = theta.copy(), theta.copy()
+            up[:, i] += step
+            down[:, i] -= step
+            columns.append((form.report(up, centre) - form.report(down, centre)) / (2 * step[:, None]))
+        gradient = np.stack(columns, 2)
+        variance = np.einsum("rip,rpq,riq->ri", gradient, covariance, gradient)
+    return value, np.sqrt(np.maximum(variance, 0))
