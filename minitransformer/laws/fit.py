@@ -33,6 +33,8 @@ REFUSALS = {
                          "or falls in a way that this law cannot follow",
     "not_identified": "many sets of parameters fit equally well: this table cannot tell them apart; "
                       "widen the ranges or choose a form with fewer parameters",
+    "mixed_tokenizers": "the runs were made with several tokenizers ({mixed}), whose losses cannot be compared: keep the runs of one",
+    "mixed_corpora": "the runs were made on several texts ({mixed}), whose losses cannot be compared: keep the runs of one",
 }
 WARNINGS = {
     "range_under_a_decade": "{x} spans less than a factor of ten, so the exponent may be local",
@@ -133,6 +135,7 @@ class Law:
 
     status: "ok" (converged), "at_bound" (the best floor is zero), "published" (constants of a paper), or a refusal.
     runs, excluded: every run fitted, and those left out by `within`. parameters: by name. engine: what was fitted.
+    notes: what was done to the table before, one sentence each.
     """
 
     form: Form
@@ -147,6 +150,7 @@ class Law:
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     name: str = ""
     condition: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -282,7 +286,7 @@ class Law:
                 f"Fitted without {at}{some}, it predicts {h.predicted:.4g} there ({h.low:.4g} to {h.high:.4g}); "
                 f"measured {h.measured:.4g}{compute}: off by {h.error_nats:+.2g} nats, {h.error_percent:+.2g} %."
             )
-        return "\n".join(lines + [f"Warning: {text}." for text in self.warning_texts()])
+        return "\n".join(lines + [f"Note: {note}." for note in self.notes] + [f"Warning: {text}." for text in self.warning_texts()])
 
     def warning_texts(self) -> list[str]:
         return [WARNINGS[w].format(x=" and ".join(self.form.inputs), need=_need(self.form)) for w in self.warnings]
@@ -300,6 +304,7 @@ class Law:
             "status": self.status,
             "reason": self.reason,
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
             "n_points": self.n_points,
             "n_runs": self.n_runs,
             "n_excluded": len(self.excluded.loss),
