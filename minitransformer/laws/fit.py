@@ -294,7 +294,7 @@ class Law:
     def to_dict(self) -> dict[str, Any]:
         """The fit with stable keys and plain numbers, ready for JSON; None where there is no number.
 
-        `curve` holds what predictions are made of; laws.read_law makes a law of such a dictionary again.
+        `curve` holds what predictions are made of (`runs` for a straight line); laws.read_law makes a law of it again.
         """
         h = self.holdout
         return {
@@ -316,6 +316,7 @@ class Law:
             "range": {k: list(v) for k, v in self.ranges.items()} or None,
             "holdout": {k: v if isinstance(v, dict) else _finite(v) for k, v in vars(h).items()} if h else None,
             "curve": _curve_dict(self) if self.ok and self.engine is not None else None,
+            "runs": {**{k: v.tolist() for k, v in self.runs.inputs.items()}, "loss": self.runs.loss.tolist()} if self.line else None,
         }
 
     def _require(self) -> None:
@@ -459,17 +460,17 @@ def _held(at, predicted, half, measured, equivalent, exponent, n_held, rms) -> H
 
 
 def _fit_curve(form: Form, runs: Points, excluded: Points, labels, groups, delta, starts, resamples, refuse) -> Law:
+    spread = _repeats if form.name == "data-constrained" else _spread
+    status = spread(np.log(np.stack(list(runs.inputs.values())))) if len(runs.loss) > _need(form) else ""
+    if status:
+        return refuse(status, runs, excluded)
     points, counts, seeds = _means(runs) if groups is None else (runs, np.ones(len(runs.loss), int), 0.0)
     if len(points.loss) < _need(form) or (groups is not None and len(np.unique(groups)) < 3):
         return refuse("too_few_points", runs, excluded)
     z = np.log(np.stack(list(points.inputs.values())))
     y = np.log(points.loss)
-    if form.name == "data-constrained":
-        status = _repeats(z)
-    else:
-        status = _spread(z)
-    if status:
-        return refuse(status, runs, excluded)
+    if spread(z):
+        return refuse(spread(z), runs, excluded)
     curve = _curve(form, z, y, counts, seeds, delta, starts, resamples, groups)
     if not np.isfinite(curve.objective) or not curve.converged:
         return refuse("not_converged", runs, excluded, condition=_finite(curve.condition))
@@ -489,7 +490,7 @@ def _fit_curve(form: Form, runs: Points, excluded: Points, labels, groups, delta
         warnings.append("lack_of_fit")
     estimates = _curve_estimates(form, curve, floor_free)
     if any(estimates[p.name].value is None for p in form.parameters):
-        if all(estimates[p.name].value is None for p in form.parameters):
+        if all(estimates[p.name].value is None for p in form.parameters if p.name.startswith(("alpha", "beta"))):
             return refuse("not_identified", runs, excluded, condition=curve.condition)
         warnings.append("not_all_identified")
     status = "ok"
@@ -537,7 +538,12 @@ def _curve_estimates(form: Form, curve: Curve, floor_free) -> dict[str, Estimate
             known = False
         if known and p.log:
             numbers = tuple(float(np.exp(v)) for v in numbers)
+        if p.name.startswith(("alpha", "beta")) and low[i] <= 0:
+            known = False
         found[p.name] = Estimate(*(float(v) for v in numbers)) if known else Estimate(None, None, None)
+    for p in form.parameters:
+        if p.of and found[p.of].value is None:
+            found[p.name] = Estimate(None, None, None)
     return found
 
 
@@ -584,6 +590,8 @@ def _equivalent(form: Form, fit: Curve, z: np.ndarray, measured: float) -> float
 def _means(runs: Points) -> tuple[Points, np.ndarray, float]:
     """Distinct inputs with the mean log loss of their seeds, how many each has, and the variance seeds give a mean."""
     z = np.stack(list(runs.inputs.values()))
+    order = np.lexsort((runs.loss, *z[::-1]))  # so that the order of the rows decides no rounding
+    z, runs = z[:, order], Points(runs.inputs, runs.loss[order])
     distinct, index, counts = np.unique(z, axis=1, return_inverse=True, return_counts=True)
     index = index.ravel()
     y = np.log(runs.loss)

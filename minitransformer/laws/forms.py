@@ -40,12 +40,14 @@ LEVEL = 25.0                   # and levels within exp(25) of the losses
 
 @dataclass(frozen=True)
 class Parameter:
-    """One reported number. `log`: its interval is computed in logs (positive, known to a factor)."""
+    """One reported number. `log`: its interval is computed in logs (positive, known to a factor). `of`: the exponent
+    without which it means nothing."""
 
     name: str
     unit: str
     meaning: str
     log: bool = False
+    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def power_law(x: str = "N") -> Form:
         equation=f"L({x}) = ({x}_c / {x})^alpha_{x}",
         parameters=(
             Parameter(f"alpha_{x}", "none", "the exponent: doubling x multiplies the loss by 2^-alpha"),
-            Parameter(f"{x}_c", UNITS.get(x, f"units of {x}"), "where the line would reach a loss of 1, far outside any data", log=True),
+            Parameter(f"{x}_c", UNITS.get(x, f"units of {x}"), "where the line would reach a loss of 1, far outside any data", log=True, of=f"alpha_{x}"),
         ),
         sources=SOURCES.get(x, ("Kaplan et al. 2020, eqs. 1.1 to 1.3",)),
         valid=VALID.get(x, "between the small end, near guessing, and the irreducible floor"),
@@ -171,7 +173,7 @@ def power_law(x: str = "N") -> Form:
 def critical_batch() -> Form:
     """B_crit(L) = B* / L^(1/alpha_B): the batch that trains with twice the fewest steps and twice the fewest tokens."""
     return Form(
-        name="b_crit",
+        name="b-crit",
         title="critical batch size",
         inputs=("L",),
         target="B_crit",
@@ -212,7 +214,7 @@ def power_floor(x: str = "N") -> Form:
         equation=f"L({x}) = E + A / {x}^alpha_{x}",
         parameters=(
             Parameter("E", "nats per token", "the irreducible floor: the loss left for unlimited x"),
-            Parameter("A", f"nats per token times {x}^alpha", "height of the power law at x = 1", log=True),
+            Parameter("A", f"nats per token times {x}^alpha", "height of the power law at x = 1", log=True, of=f"alpha_{x}"),
             Parameter(f"alpha_{x}", "none", "the exponent of the part above the floor"),
         ),
         sources=("Henighan et al. 2020, eq. 1.1", "Hestness et al. 2017, for a single model: alpha m^beta_g + gamma"),
@@ -248,9 +250,9 @@ def regions(x: str = "D") -> Form:
         parameters=(
             Parameter("E", "nats per token", "the irreducible floor"),
             Parameter("G", "nats per token", "the plateau of the small-data region, near guessing"),
-            Parameter(f"{x}_0", UNITS.get(x, f"units of {x}"), "where the small-data region ends", log=True),
+            Parameter(f"{x}_0", UNITS.get(x, f"units of {x}"), "where the small-data region ends", log=True, of=f"alpha_{x}"),
             Parameter(f"alpha_{x}", "none", "the exponent of the power-law region, above the floor"),
-            Parameter(f"{x}_1", UNITS.get(x, f"units of {x}"), "where the loss is half floor: the end of the power-law region", log=True),
+            Parameter(f"{x}_1", UNITS.get(x, f"units of {x}"), "where the loss is half floor: the end of the power-law region", log=True, of=f"alpha_{x}"),
         ),
         sources=("Hestness et al. 2017, Fig. 6, which draws the regions; this curve through them is the kit's",),
         valid="one model family from near guessing to its floor; each region needs points in it",
@@ -298,8 +300,8 @@ def kaplan_nd() -> Form:
         parameters=(
             Parameter("alpha_N", "none", "exponent in N where data do not limit"),
             Parameter("alpha_D", "none", "exponent in D where size does not limit"),
-            Parameter("N_c", "parameters", "scale of N", log=True),
-            Parameter("D_c", "tokens", "scale of D", log=True),
+            Parameter("N_c", "parameters", "scale of N", log=True, of="alpha_N"),
+            Parameter("D_c", "tokens", "scale of D", log=True, of="alpha_D"),
         ),
         sources=("Kaplan et al. 2020, eqs. 1.5 and 4.1, Table 2",),
         valid="early-stopped runs on D unique tokens, N without embeddings; strained below some 1e7 tokens",
@@ -333,8 +335,8 @@ def kaplan_ns() -> Form:
         parameters=(
             Parameter("alpha_N", "none", "exponent in N of the converged loss"),
             Parameter("alpha_S", "none", "exponent in S of what training still has to learn"),
-            Parameter("N_c", "parameters", "scale of N", log=True),
-            Parameter("S_c", "steps", "scale of S", log=True),
+            Parameter("N_c", "parameters", "scale of N", log=True, of="alpha_N"),
+            Parameter("S_c", "steps", "scale of S", log=True, of="alpha_S"),
         ),
         sources=("Kaplan et al. 2020, eqs. 1.6 and 5.6, Table 3",),
         valid="after warm-up, data not the limit; S adjusted to S_min by eq. 5.4 where batches differ",
@@ -366,8 +368,8 @@ def chinchilla() -> Form:
         equation="L(N, D) = E + A / N^alpha + B / D^beta",
         parameters=(
             Parameter("E", "nats per token", "the floor: entropy of the text for this tokenizer"),
-            Parameter("A", "nats per token times N^alpha", "weight of limited size", log=True),
-            Parameter("B", "nats per token times D^beta", "weight of limited data", log=True),
+            Parameter("A", "nats per token times N^alpha", "weight of limited size", log=True, of="alpha"),
+            Parameter("B", "nats per token times D^beta", "weight of limited data", log=True, of="beta"),
             Parameter("alpha", "none", "exponent in N"),
             Parameter("beta", "none", "exponent in D"),
         ),
@@ -404,7 +406,8 @@ def data_constrained() -> Form:
         name="data-constrained",
         title="Chinchilla's law with repeated data",
         inputs=("N", "D", "U"),
-        equation="L(N, D, U) = E + A / N'^alpha + B / D'^beta, D' = U + U R*_D (1 - exp(-(D / U - 1) / R*_D)), N' alike from U_N",
+        equation="L(N, D, U) = E + A / N'^alpha + B / D'^beta, D' = U + U R_star_D (1 - exp(-(D / U - 1) / R_star_D)), "
+        "N' alike with U_N and R_star_N",
         parameters=(
             *chinchilla().parameters,
             Parameter("R_star_D", "epochs", "repeats after which data have lost most of their worth", log=True),
@@ -430,8 +433,8 @@ def data_constrained() -> Form:
 def _effective(total, unique, r_star):
     """log of x' = u + u R* (1 - exp(-R / R*)), R = x / u - 1 >= 0, and its derivatives in log x, log u and log R*."""
     scale = np.exp(r_star)
-    ratio = np.exp(np.maximum(total - unique, 0.0))
-    used = (ratio - 1) / scale
+    ratio = np.exp(np.clip(total - unique, 0.0, 300.0))
+    used = np.minimum((ratio - 1) / scale, 700.0)
     kept = np.exp(-used)
     inside = 1 + scale * (1 - kept)
     value = np.where(total > unique, unique + np.log(inside), total)
@@ -444,7 +447,7 @@ def _effective(total, unique, r_star):
 def _data_constrained(theta, z):
     e, a, b, alpha, beta, r_D, r_N = _columns(theta)
     # U_N, the best size for U unique tokens: alpha A / N^alpha = beta B / U^beta
-    best = (np.log(alpha) + a - np.log(beta) - b + beta * z[2]) / alpha
+    best = np.clip((np.log(alpha) + a - np.log(beta) - b + beta * z[2]) / alpha, -300.0, 300.0)
     data, dD, dU, d_rD = _effective(z[1], z[2], r_D)
     size, dN, d_best, d_rN = _effective(z[0], best, r_N)
     value, (floor, n, d) = _join(e, a - alpha * size, b - beta * data)

@@ -142,7 +142,7 @@ def starting_points(form: Form, z: np.ndarray, y: np.ndarray, keep: int = 24) ->
     q = np.stack([axis.ravel() for axis in np.meshgrid(*form.grid, indexing="ij")], 1)
     with np.errstate(all="ignore"):
         columns = form.basis(q, z, y)  # (G, m, n)
-    columns = np.where(np.isfinite(columns), columns, 0)
+    columns = np.where(np.isfinite(columns), np.minimum(columns, 1e100), 0)
     gram = columns @ columns.transpose(0, 2, 1)
     right = columns.sum(2)
     m = columns.shape[1]

@@ -12,7 +12,7 @@ import numpy as np
 from minitransformer import papers
 from minitransformer.errors import UserError
 from minitransformer.laws import forms
-from minitransformer.laws.fit import Estimate, Law
+from minitransformer.laws.fit import Estimate, Law, fit
 from minitransformer.laws.uncertainty import Curve
 
 PF_DAY = papers.value("kaplan2020.setup.pf_day")
@@ -64,7 +64,7 @@ def _law(form: forms.Form, values: Mapping[str, float], name: str) -> Law:
 def read_law(source: str | Path | Mapping[str, Any]) -> Law:
     """A law from the JSON that `minitransformer fit --json` prints, by path or as a dictionary, or a published one by name.
 
-    Its predictions are those of the fit; the runs themselves are not in the file.
+    Its predictions are those of the fit. A straight line is fitted again to the runs in its file; other files hold no runs.
     """
     name = str(source)
     if not isinstance(source, Mapping):
@@ -91,6 +91,9 @@ def _from_dict(data: Mapping[str, Any]) -> Law:
     if status not in ("ok", "at_bound", "published"):
         raise UserError(f"this file holds no law: {data.get('reason') or status}")
     estimates = {k: Estimate(*(None if v[n] is None else float(v[n]) for n in ("value", "low", "high"))) for k, v in data["parameters"].items()}
+    if data.get("runs"):
+        runs = {name: np.array(column, float) for name, column in data["runs"].items()}
+        return fit(form, runs.pop("loss"), **runs)
     curve, p, k = data.get("curve"), len(form.theta), len(form.inputs)
     engine = None
     if curve is not None:

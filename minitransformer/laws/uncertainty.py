@@ -143,9 +143,9 @@ class Curve:
     """A form fitted to the mean log loss of each distinct design point, or to runs whose points hang together.
 
     theta (p,): the best of many starts; centre (k,): what was subtracted from the log inputs z (k, n). means, residuals
-    (n,): log losses and their distance from the curve. covariance (p, p): of theta, linearised. sigma: scatter of a
-    point. q_band, q_new: critical values, at the largest point, for the curve and for a new point on it.
-    draws (R, p), deviations (R,): refits of the resamples and their own sigma.
+    (n,): log losses and their distance from the curve. covariance (p, p): of theta, linearised; groups (n,): points of
+    one training, which move together. sigma: scatter of a point. q_band, q_new: critical values, at the largest point,
+    for the curve and for a new point on it. draws (R, p), covariances (R, p, p): the same of each resample.
     """
 
     form: Form
@@ -166,7 +166,7 @@ class Curve:
     q_band: float = 0.0
     q_new: float = 0.0
     draws: np.ndarray | None = None
-    deviations: np.ndarray | None = None
+    covariances: np.ndarray | None = None
     groups: np.ndarray | None = None
 
     def at(self, z: np.ndarray) -> np.ndarray:
@@ -181,13 +181,10 @@ class Curve:
     def estimates(self) -> tuple[np.ndarray, np.ndarray]:
         """Reported parameters, in logs where the form says so, and the half-widths of their intervals: (P,), (P,)."""
         value, error = _reported(self.form, self.theta[None], self.centre, self.covariance[None])
-        drawn, drawn_error = _reported(self.form, self.draws, self.centre, self._factors() * self.deviations[:, None, None] ** 2)
+        drawn, drawn_error = _reported(self.form, self.draws, self.centre, self.covariances)
         with np.errstate(all="ignore"):
             q = np.nanquantile(np.abs(drawn - value) / np.maximum(drawn_error, 1e-300), LEVEL, axis=0)
         return value[0], q * error[0]
-
-    def _factors(self) -> np.ndarray:
-        return _inverse(self.form.evaluate(self.draws, self.z)[1])
 
     def at_floor_bound(self) -> np.ndarray:
         """Of each draw, and last of the fit itself, whether its floor is too low to tell from zero: (R + 1,)."""
@@ -243,6 +240,7 @@ def fit_curve(form: Form, z: np.ndarray, means: np.ndarray, counts: np.ndarray, 
     value, jacobian = form.evaluate(theta[None], z)
     residuals = means - value[0]
     n, p = len(means), len(theta)
+    jacobian = np.where(np.isfinite(jacobian), jacobian, 0)
     norms = np.sqrt((jacobian[0] ** 2).sum(1))
     singular = np.linalg.svd(jacobian[0] / np.maximum(norms, 1e-300)[:, None], compute_uv=False)
     condition = float(singular[0] / max(singular[-1], 1e-300))
@@ -251,43 +249,59 @@ def fit_curve(form: Form, z: np.ndarray, means: np.ndarray, counts: np.ndarray, 
     pooled = scatter <= seeds
     variance = ((n - p) * scatter + extra * seeds) / (n - p + extra) if pooled else scatter
     sigma = float(np.sqrt(max(variance, 1e-32)))
-    factor = _inverse(jacobian)[0]
     agreement = float(np.mean(found.objective <= objective * (1 + 1e-6) + 1e-15))
+    covariance = _covariance(jacobian, residuals[None], np.array([sigma]), groups)[0]
     fields = dict(form=form, delta=delta, theta=theta, centre=centre, z=z, means=means, counts=counts, residuals=residuals,
-                  covariance=factor * sigma**2, sigma=sigma, seeds=seeds, objective=objective, condition=condition,
+                  covariance=covariance, sigma=sigma, seeds=seeds, objective=objective, condition=condition,
                   converged=bool(found.converged[best]), agreement=agreement, groups=groups)
     if not resamples:
         return Curve(**fields)
     noise = _noise(residuals, jacobian[0], sigma, groups, resamples)
     refits = minimise(form, z, value + noise, np.repeat(theta[None], resamples, 0), delta, steps=60)
     good = np.isfinite(refits.objective)
-    draws = refits.theta[good]
+    draws, noise = refits.theta[good], noise[good]
     fitted, jacobians = form.evaluate(draws, z)
-    left = (value + noise)[good] - fitted
+    left = value + noise - fitted
     deviations = np.sqrt(np.maximum((left**2).sum(1) / (n - p), 1e-32))
-    factors = _inverse(jacobians)
+    covariances = _covariance(jacobians, left, deviations, groups)
     top = z[:, [int(np.argmax(z.sum(0)))]]
     at_top, slopes = form.evaluate(draws, top)
-    width = np.einsum("rp,rpq,rq->r", slopes[:, :, 0], factors, slopes[:, :, 0])
+    width = np.einsum("rp,rpq,rq->r", slopes[:, :, 0], covariances, slopes[:, :, 0])
     off = at_top[:, 0] - form.evaluate(theta[None], top)[0][0, 0]
-    random = np.random.RandomState(RNG_SEED + 1)
-    newcomer = noise[good][np.arange(len(draws)), random.randint(n, size=len(draws))]
-    q_band = np.quantile(np.abs(off) / (deviations * np.sqrt(width)), LEVEL)
-    q_new = np.quantile(np.abs(off - newcomer) / (deviations * np.sqrt(width + 1)), LEVEL)
-    return Curve(**fields, q_band=float(q_band), q_new=float(q_new), draws=draws, deviations=deviations)
+    newcomer = noise[np.arange(len(draws)), np.random.RandomState(RNG_SEED + 1).randint(n, size=len(draws))]
+    q_band = np.quantile(np.abs(off) / np.sqrt(width), LEVEL)
+    q_new = np.quantile(np.abs(off - newcomer) / np.sqrt(width + deviations**2), LEVEL)
+    return Curve(**fields, q_band=float(q_band), q_new=float(q_new), draws=draws, covariances=covariances)
+
+
+def _covariance(jacobian: np.ndarray, residuals: np.ndarray, sigma: np.ndarray, groups) -> np.ndarray:
+    """Of theta, linearised, for each (R, p, n), (R, n), (R,): sigma^2 (J J')^-1, or the sandwich over groups."""
+    inverse = _inverse(jacobian)
+    if groups is None:
+        return inverse * sigma[:, None, None] ** 2
+    labels, index = np.unique(groups, return_inverse=True)
+    scores = (jacobian * residuals[:, None, :]) @ np.eye(len(labels))[index]
+    few = len(labels) / max(len(labels) - jacobian.shape[1], 1)
+    sandwich = inverse @ (scores @ scores.transpose(0, 2, 1)) @ inverse * few
+    return sandwich + 1e-6 * inverse * sigma[:, None, None] ** 2
 
 
 def _noise(residuals: np.ndarray, jacobian: np.ndarray, sigma: float, groups, resamples: int) -> np.ndarray:
     """Errors for (resamples, n) new tables: leverage-adjusted residuals drawn again with random signs.
 
-    Points of one training move together: their residuals keep their places and share a sign (wild cluster bootstrap).
+    Points of one training move together: each training draws the luck, or mean residual, of some training, and keeps
+    its own residuals about it, multiplied by one number of six (the wild cluster bootstrap with the weights of Webb 2023).
     """
     random = np.random.RandomState(RNG_SEED)
     n = len(residuals)
     if groups is not None:
-        labels, index = np.unique(groups, return_inverse=True)
-        signs = 2 * random.randint(2, size=(resamples, len(labels))) - 1
-        return residuals * np.sqrt(len(labels) / max(len(labels) - 1, 1)) * signs[:, index]
+        labels, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
+        luck = np.bincount(index, residuals) / counts
+        shape = (resamples, len(labels))
+        drawn = luck[random.randint(len(labels), size=shape)] * (2 * random.randint(2, size=shape) - 1)
+        drawn = (drawn + SMOOTHING * luck.std() * random.standard_normal(shape)) / np.sqrt(1 + SMOOTHING**2)
+        weights = np.sqrt([0.5, 1, 1.5, 0.5, 1, 1.5]) * np.array([1, 1, 1, -1, -1, -1])
+        return drawn[:, index] + (residuals - luck[index]) * weights[random.randint(6, size=shape)][:, index]
     leverage = np.einsum("pn,pq,qn->n", jacobian, _inverse(jacobian[None])[0], jacobian)
     pool = residuals / np.sqrt(np.maximum(1 - leverage, 0.05))
     pool = pool * (sigma / max(np.sqrt(np.mean(pool**2)), 1e-300))
