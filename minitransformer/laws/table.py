@@ -1,0 +1,503 @@
+"""Anybody's table of runs: read into the kit's names, checked, and fitted.
+
+One row a run (or a point of a curve), with a header. Columns are found by name: N, D, C, S, U, L, B, loss in any case,
+else by the synonyms below, else by the mapping given. Everything else in the table is kept as it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from minitransformer.errors import UserError
+from minitransformer.laws import forms
+from minitransformer.laws.fit import REFUSALS, Law, fit
+from minitransformer.laws.optimise import DELTA
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "N": ("params", "parameters", "n_params", "n_parameters", "num_params", "num_parameters", "model_params", "model_parameters",
+          "param_count", "parameter_count", "model_size", "non_embedding_params", "non_embedding_parameters", "nonembedding_params",
+          "n_non_embedding"),
+    "D": ("tokens", "n_tokens", "num_tokens", "train_tokens", "training_tokens", "tokens_seen", "total_tokens"),
+    "C": ("flops", "flop", "compute", "train_flops", "training_flops", "training_flop", "total_flops", "training_compute"),
+    "S": ("steps", "step", "n_steps", "num_steps", "train_steps", "training_steps", "global_step", "iteration", "iterations",
+          "iter", "iters", "updates"),
+    "U": ("unique_tokens", "n_unique_tokens", "num_unique_tokens", "unique_data"),
+    "L": (),
+    "B": ("b_crit", "critical_batch", "critical_batch_size", "batch_tokens", "tokens_per_step", "tokens_per_batch"),
+    "loss": ("val_loss", "validation_loss", "valid_loss", "test_loss", "eval_loss"),
+    "train_loss": ("training_loss",),
+    "seed": ("random_seed",),
+    "group": (),
+}  # fmt: skip
+LABELS = ("seed", "group")                        # kept as text
+TOKENIZER, CORPUS = ("tokenizer", "vocab_size"), ("corpus", "corpus_sha256", "dataset")
+STATUS = ("status", "state")
+COMPLETE = ("complete", "completed", "finished", "done", "ok", "success", "succeeded")
+MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "--", "?")
+SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+MAX_BYTES, MAX_ROWS, MAX_COLUMNS, MAX_RUNS = 32_000_000, 200_000, 2_000, 10_000
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,5})?")
+THOUSANDS = re.compile(r"[+-]?\d{1,3}([, '_])\d{3}(\1\d{3})*(\.\d*)?")
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d{1,5})?")
+
+
+def amount(text: str, what: str = "this") -> float:
+    """A number as people write them: 1e21, 70B, 1.4T, 1,000,000. UserError unless it is finite and above zero."""
+    value = _number(str(text), suffix=True)
+    if value is None or not (math.isfinite(value) and value > 0):
+        raise UserError(f"{what} must be a number above zero, such as 1e21, 70B or 1.4T, not {shown(text)}")
+    return value
+
+
+def read_table(path: str | Path | pd.DataFrame, columns: Mapping[str, str] | None = None, *, need: Iterable[str] | None = None,
+               where: Iterable[str] = (), derive_D: bool = False) -> pd.DataFrame:
+    """The runs of a .csv, .tsv or .parquet file (or of a DataFrame), with the kit's names for what a law uses.
+
+    columns: the kit's name -> the header of the table, for headers that are not found by themselves; it wins. need: names
+    that must be there, and the only ones read besides labels; by default all that can be found. where: "column=value",
+    rows to keep; several values of one column are alternatives. derive_D: D = C / (6 N) even where there is a D; where there
+    is none, or no C, it comes from the other two.
+
+    Numbers may have thousands separators, decimal commas and k, M, B, T; `attrs["notes"]` says in sentences what was left
+    out or derived. Runs with a status other than complete are left out. UserError, one line, for anything unreadable.
+    """
+    table, delimiter = _frame(path)
+    name = "the table" if isinstance(path, pd.DataFrame) else shown(str(path))
+    notes: list[str] = list(table.attrs.get("notes", ()))
+    table = _complete(_where(table, where, notes), notes)
+    columns = dict(columns or {})
+    wanted = (*dict.fromkeys((*SYNONYMS, *columns) if need is None else need),)
+    found, ambiguous = _resolve(table, columns)
+    for standard in wanted:
+        if standard in ambiguous:
+            raise UserError(f"{' and '.join(map(shown, ambiguous[standard]))} could both be {standard}: say which with --{_flag(standard)} COLUMN")
+
+    def numbers(standard: str) -> np.ndarray:
+        return _numbers(table[found[standard]], standard, delimiter)
+
+    result = {s: numbers(s) for s in wanted if s in found and s not in LABELS}
+    for standard, others, how in (("D", ("C", "N"), "C / (6 N)"), ("C", ("N", "D"), "6 N D")):
+        asked = derive_D and standard == "D"
+        if standard in wanted and (asked or standard not in found) and all(o in found and o not in ambiguous for o in others):
+            first, second = map(numbers, others)
+            with np.errstate(all="ignore"):
+                result[standard] = first / (6 * second) if standard == "D" else 6 * first * second
+            notes.append(f"{standard} was computed as {how} from {' and '.join(shown(found[o]) for o in others)}")
+        elif asked:
+            raise UserError("D = C / (6 N) needs a column for C and one for N: name them with --C and --N")
+    for standard in wanted:
+        if need is not None and standard not in result and standard not in LABELS:
+            raise UserError(f"{name} has no column for {standard}: name it with --{_flag(standard)} COLUMN; its columns are {_listed(table.columns)}")
+    for standard in LABELS:
+        if standard in found and standard not in ambiguous:
+            result[standard] = table[found[standard]].astype(str).to_numpy()
+    rest = table.drop(columns=[c for c in table.columns if c in result])
+    standard_columns = pd.DataFrame(result, index=table.index)
+    frame = pd.concat([standard_columns, rest], axis=1)
+    frame.attrs["notes"] = notes
+    return frame
+
+
+def fit_table(source: str | Path | pd.DataFrame, law: str, *, x: str | None = None, y: str | None = None,
+              columns: Mapping[str, str] | None = None, where: Iterable[str] = (), drop_highest: int = 0, within=None,
+              delta: float = DELTA, derive_D: bool = False) -> Law:
+    """Fit a law to a table: laws.fit on the columns it needs. A table that cannot be fitted gives a Law that says why.
+
+    x: the input of a law of one input; N, D, C, S, or any column. y: the column of losses. drop_highest: leave so many of
+    the highest losses out. The other arguments are those of read_table and laws.fit; `Law.notes` says what was done.
+    A column `group` (or the one named so in `columns`) marks the points of one training curve.
+    """
+    columns = dict(columns or {})
+    if x is not None:
+        header, x = x, _canonical(x)
+        if x in ("loss", *LABELS) or x in fit.__kwdefaults__ or x == "law":
+            raise UserError(f"{shown(header)} cannot be the input of a law: choose another column with --x")
+        if x != header or x not in SYNONYMS:
+            columns.setdefault(x, header)
+    form = forms.form(law, x)
+    if x is not None and (x,) != form.inputs:
+        raise UserError(f"the law {form.name} has the input{'s' * (len(form.inputs) > 1)} {' and '.join(form.inputs)}: leave --x out")
+    if not (isinstance(drop_highest, int) and drop_highest >= 0):
+        raise UserError(f"the number of highest losses to leave out must be zero or more, not {drop_highest!r}")
+    target = "B" if form.target == "B_crit" else "loss"
+    if y is not None:
+        columns[target] = y
+    if "L" in form.inputs and "L" not in columns:
+        table = _frame(source)[0]
+        found, ambiguous = _resolve(table, {k: v for k, v in columns.items() if k in SYNONYMS})
+        if "loss" in ambiguous:
+            raise UserError(f"{' and '.join(map(shown, ambiguous['loss']))} could both be L: say which with --L COLUMN")
+        if "L" not in found and "loss" in found:
+            columns["L"] = found["loss"]
+    frame = read_table(source, columns, need=(*form.inputs, target), where=where, derive_D=derive_D)
+    notes = list(frame.attrs["notes"])
+    mixed = _mixed(frame)
+    if mixed:
+        status, values = mixed
+        return Law(form, status, REFUSALS[status].format(mixed=values) + f", for instance --where '{values.split(':')[0]}=...'", notes=tuple(notes))
+    if len(frame) > MAX_RUNS:
+        raise UserError(f"{len(frame):,} rows are more than the {MAX_RUNS:,} that a law is fitted to: keep one row a run, or fewer points of each curve")
+    if drop_highest:
+        loss = frame[target].to_numpy()
+        order = np.argsort(np.where(np.isfinite(loss), loss, -np.inf), kind="stable")[::-1][:drop_highest]
+        notes.append(f"the {len(order)} highest of {len(loss)} losses were left out, as asked")
+        frame = frame.drop(index=frame.index[order])
+    groups = frame["group"] if "group" in frame and frame["group"].nunique() < len(frame) else None
+    fitted = fit(form, frame[target], seed=frame.get("seed"), group=groups, within=within, delta=delta,
+                 **{name: frame[name] for name in form.inputs})
+    bad = {"x_not_finite": (form.inputs, np.isfinite), "x_not_positive": (form.inputs, lambda v: v > 0),
+           "loss_not_finite": ((target,), np.isfinite), "loss_not_positive": ((target,), lambda v: v > 0)}.get(fitted.status)
+    if bad:
+        names, good = bad
+        rows = frame.index[~np.all([good(frame[n].to_numpy()) for n in names], axis=0)]
+        where_bad = ", ".join(map(str, rows[:5])) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+        fitted = replace(fitted, reason=f"{fitted.reason} ({frame.index.name or 'row'} {where_bad})")
+    return replace(fitted, notes=tuple(notes))
+
+
+# --- columns -----------------------------------------------------------------------------------------------------
+
+
+def _plain(header: str) -> str:
+    """Training FLOPs, training-flops, TRAINING_FLOPS -> training_flops."""
+    return re.sub(r"[^0-9a-z]+", "_", str(header).lower()).strip("_")
+
+
+def _canonical(name: str) -> str:
+    """The kit's name for a header, or the header."""
+    if name in SYNONYMS:
+        return name
+    plain = _plain(name)
+    return next((s for s, others in SYNONYMS.items() if plain == s.lower() or plain in others), name)
+
+
+def _flag(standard: str) -> str:
+    return {"loss": "y", "train_loss": "train-loss"}.get(standard, standard)
+
+
+def _resolve(table: pd.DataFrame, columns: dict[str, str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The kit's name -> header; and the names for which several headers would do."""
+    headers = list(table.columns)
+    found = {standard: _header(headers, wished) for standard, wished in columns.items()}
+    ambiguous = {}
+    free = [h for h in headers if h not in found.values()]
+    for standard, others in SYNONYMS.items():
+        if standard in found:
+            continue
+        for matches in ([h for h in free if h == standard], [h for h in free if _plain(h) == standard.lower()],
+                        [h for h in free if _plain(h) in others]):
+            if matches:
+                found[standard] = matches[0]
+                if len(matches) > 1:
+                    ambiguous[standard] = matches
+                break
+    return found, ambiguous
+
+
+def _header(headers: Sequence[str], wished: str) -> str:
+    if wished in headers:
+        return wished
+    alike = [h for h in headers if _plain(h) == _plain(wished) and _plain(wished)]
+    if len(alike) == 1:
+        return alike[0]
+    if alike:
+        raise UserError(f"{' and '.join(map(shown, alike))} could both be meant by {shown(wished)}: write the column's name exactly")
+    raise UserError(f"there is no column {shown(wished)}: the columns are {_listed(headers)}")
+
+
+def _first(table: pd.DataFrame, names: Iterable[str]) -> list[str]:
+    """The headers that are these names, in any case."""
+    return [h for name in names for h in table.columns if _plain(h) == name]
+
+
+# --- rows --------------------------------------------------------------------------------------------------------
+
+
+def _where(table: pd.DataFrame, where: Iterable[str], notes: list[str]) -> pd.DataFrame:
+    rows = len(table)
+    wanted: dict[str, list[str]] = {}
+    for condition in where:
+        column, equals, value = condition.partition("=")
+        if not (equals and column.strip()):
+            raise UserError(f"--where takes column=value, such as tokenizer=char, not {shown(condition)}")
+        header = column.strip()
+        if header not in table.columns:
+            standard = _resolve(table, {})[0].get(header)
+            header = standard or _header(list(table.columns), header)
+        wanted.setdefault(header, []).append(value.strip())
+    for header, values in wanted.items():
+        cells = table[header].map(_text)
+        exact = cells.isin(values)
+        numbers = {n for v in values if (n := _number(v, suffix=True)) is not None}
+        if numbers and not exact.any():
+            exact = cells.map(lambda c: _number(c, suffix=True) in numbers)
+        if not exact.any():
+            raise UserError(f"no row has {shown(header)} = {' or '.join(map(shown, values))}: there are {_listed(cells.unique())}")
+        table = table[exact]
+    if wanted:
+        notes.append(f"{len(table)} of {rows} rows were kept by {' and '.join(shown(f'{h}={v}') for h, vs in wanted.items() for v in vs)}")
+    return table
+
+
+def _complete(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+    for header in _first(table, STATUS):
+        status = table[header].map(_text)
+        keep = status.str.lower().isin(COMPLETE)
+        if not keep.all():
+            others = status[~keep].replace("", "empty").value_counts()
+            counts = ", ".join(f"{shown(value)} {n}" for value, n in others.iloc[:5].items()) + (", ..." if len(others) > 5 else "")
+            notes.append(f"{int((~keep).sum())} of {len(table)} runs were left out by their {shown(header)}: {counts}")
+            if not keep.any():
+                raise UserError(f"no run is complete: {shown(header)} is {counts}; there is nothing to fit")
+            table = table[keep]
+    return table
+
+
+def _mixed(frame: pd.DataFrame) -> tuple[str, str] | None:
+    for status, names in (("mixed_tokenizers", TOKENIZER), ("mixed_corpora", CORPUS)):
+        for header in _first(frame, names):
+            values = [v for v in frame[header].map(_text).unique() if v.lower() not in MISSING]
+            numbers = [_number(v, suffix=True) for v in values]
+            if _plain(header) == "dataset" and None not in numbers:
+                continue  # sizes of data sets, not their names
+            if len({v if n is None else n for v, n in zip(values, numbers)}) > 1:
+                return status, f"{shown(header)}: {_listed(values, 4)}"
+    return None
+
+
+# --- cells -------------------------------------------------------------------------------------------------------
+
+
+def _text(cell: Any) -> str:
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return ""
+    return str(cell).strip()
+
+
+def _tidy(text: str) -> str:
+    return text.strip().replace("\u2212", "-").replace("\u00a0", " ").replace("\u202f", " ").replace("\u2009", " ").replace("\u2019", "'")
+
+
+def _number(text: str, suffix: bool = False, comma: str = "") -> float | None:
+    """A cell's number, or None. suffix: 70B is one. comma: "decimal" where 1,5 is one and a half."""
+    text = _tidy(text)
+    factor = 1.0
+    if suffix and text[-1:].lower() in SUFFIXES and text[-1:].isascii():
+        factor, text = SUFFIXES[text[-1].lower()], text[:-1].rstrip()
+    if comma == "decimal":
+        text = text.replace(",", ".")
+    elif THOUSANDS.fullmatch(text):
+        text = re.sub("[, '_]", "", text)
+    if text.isascii() and NUMBER.fullmatch(text):
+        return float(text) * factor
+    if text.lower() in ("inf", "+inf", "infinity", "-inf", "-infinity"):
+        return math.copysign(math.inf, -1.0 if text[0] == "-" else 1.0)
+    return None
+
+
+def _numbers(column: pd.Series, standard: str, delimiter: str) -> np.ndarray:
+    """A column as floats, NaN where a cell is empty; UserError names the first cell that is no number."""
+    loss = standard in ("loss", "train_loss", "L")
+    comma = _commas([_tidy(c) for c in column if isinstance(c, str)], str(column.name), loss, delimiter)
+    values = np.empty(len(column))
+    for i, cell in enumerate(column):
+        try:
+            if cell is None or cell is pd.NaT or cell is pd.NA:
+                value = math.nan
+            elif isinstance(cell, str):
+                value = math.nan if cell.strip().lower() in MISSING else _number(cell, not loss, comma)
+            elif isinstance(cell, (bool, np.bool_, complex, bytes)) or np.ndim(cell):
+                value = None
+            else:
+                value = float(cell)
+        except OverflowError:
+            value = math.inf
+        except (TypeError, ValueError):
+            value = None
+        if value is None:
+            raise UserError(f"{shown(column.name)} must hold numbers: {column.index.name or 'row'} {column.index[i]} has {shown(str(cell))}")
+        values[i] = value
+    return values
+
+
+def _commas(cells: list[str], header: str, loss: bool, delimiter: str) -> str:
+    """"decimal" where the commas of a column are decimal points, else ""; UserError where nobody could tell.
+
+    A comma in a file separated by semicolons is taken for a decimal point in a loss; 98.304 may then be a thousand.
+    """
+    points, commas = [c for c in cells if "." in c], [c for c in cells if "," in c]
+    thousands = bool(commas) and all(map(THOUSANDS.fullmatch, commas))
+    decimal = bool(commas) and not points and all(map(DECIMAL_COMMA.fullmatch, commas))
+    doubtful = commas if thousands and decimal and loss == (delimiter == ",") else []
+    if delimiter == ";" and not loss and points and all(re.fullmatch(r"\d{1,3}\.\d{3}", c) for c in points):
+        doubtful = points
+    if doubtful:
+        raise UserError(f"{shown(doubtful[0])} in the column {shown(header)} may be a decimal or a thousand: "
+                        "write decimals with a point and thousands without a comma")
+    return "decimal" if decimal and (loss or not thousands) else ""
+
+
+def shown(text: Any, width: int = 40) -> str:
+    """A name or a cell, safe to print on one line."""
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(str(text).split()))
+    return repr(text if len(text) <= width else text[: width - 3] + "...")
+
+
+def _listed(values: Iterable[Any], most: int = 12) -> str:
+    values = list(values)
+    return ", ".join(shown(v) for v in values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")
+
+
+# --- files -------------------------------------------------------------------------------------------------------
+
+
+def _frame(source: str | Path | pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Raw cells, indexed by line (or row), and the delimiter."""
+    if isinstance(source, pd.DataFrame):
+        table = source.rename(columns=str).reset_index(drop=True) if source.index.name != "line" else source
+        return _checked(table, "the table"), ","
+    path = Path(source)
+    name = shown(str(path), 80)
+    try:
+        if path.is_dir():
+            raise UserError(f"{name} is a folder: name the file with the table")
+        if not path.exists():
+            raise UserError(f"there is no file {name}")
+        if not path.is_file():
+            raise UserError(f"{name} is not a file that holds a table")
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise UserError(f"{name} has {size / 1e6:,.0f} MB, more than the {MAX_BYTES / 1e6:.0f} MB read here: keep one row a run")
+        data = path.read_bytes()
+    except OSError as problem:
+        raise UserError(f"cannot read {name}: {problem.strerror or problem}") from None
+    if path.suffix.lower() == ".parquet" or data[:4] == b"PAR1":
+        return _parquet(data, name), ","
+    return _text_table(data, name, "\t" if path.suffix.lower() in (".tsv", ".tab") else None)
+
+
+def _parquet(data: bytes, name: str) -> pd.DataFrame:
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
+        groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
+        if file.metadata.num_rows > MAX_ROWS or sum(g.total_byte_size for g in groups) > 10 * MAX_BYTES:
+            raise UserError(f"{name} is too large for a table of runs: keep one row a run")
+        table = file.read().to_pandas()
+    except UserError:
+        raise
+    except Exception as problem:
+        raise UserError(f"{name} cannot be read as parquet: {shown(problem, 80)}") from None
+    table.columns = [str(c) for c in table.columns]
+    return _checked(table.reset_index(drop=True), name)
+
+
+def _text_table(data: bytes, name: str, delimiter: str | None) -> tuple[pd.DataFrame, str]:
+    text = _decode(data, name)
+    lines = io.StringIO(text, newline=None)
+    at, comment = [0], [""]
+
+    def useful():
+        for number, line in enumerate(lines, 1):
+            at[0] = number
+            if line.lstrip().startswith("#"):
+                comment[0] = line.lstrip().lstrip("#").strip()
+            elif line.strip():
+                yield line
+
+    source = useful()
+    first = next(source, None)
+    if first is not None and (marked := re.fullmatch(r'"?sep=(.)"?\s*', first)):  # written by spreadsheets
+        delimiter = marked[1]
+        first = next(source, None)
+    if first is None:
+        raise UserError(f"{name} is empty: the first line must name the columns, each further line is a run")
+    delimiter = delimiter or _delimiter(first)
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    header: list[str] | None = None
+
+    def from_first():
+        yield first
+        yield from source
+
+    try:
+        for row in csv.reader(from_first(), delimiter=delimiter, skipinitialspace=True, strict=True):
+            row = [cell.strip() for cell in row]
+            if not any(row):
+                continue
+            if header is None:
+                header = row
+                if all(_number(cell, True, "decimal") is not None or cell.lower() in MISSING for cell in row):
+                    names = next(csv.reader([comment[0]], delimiter=delimiter), [])
+                    if len(names) != len(row):
+                        raise UserError(f"{name} has no header: the first line must name the columns, such as N, D, loss")
+                    header = [n.strip() for n in names]
+                else:
+                    continue
+            if len(row) > len(header) and not any(row[len(header) :]):
+                row = row[: len(header)]
+            if len(row) != len(header):
+                raise UserError(f"{name}: line {at[0]} has {len(row)} cells where the header has {len(header)}")
+            rows.append(row)
+            numbers.append(at[0])
+            if len(rows) > MAX_ROWS:
+                raise UserError(f"{name} has more than {MAX_ROWS:,} rows: keep one row a run")
+    except csv.Error as problem:
+        raise UserError(f"{name}: line {at[0]} cannot be read as a row of a table: {shown(problem, 60)[1:-1]}") from None
+    header = [" ".join(h.split()) for h in header or []]
+    while header and not header[-1] and not any(row[len(header) - 1] for row in rows):
+        header.pop()
+        rows = [row[: len(header)] for row in rows]
+    if len(header) == 1 and not rows:
+        raise UserError(f"{name} is not a table: its first line must name columns, separated by commas")
+    if not rows:
+        raise UserError(f"{name} has a header and no runs below it")
+    table = pd.DataFrame(rows, columns=header, index=pd.Index(numbers, name="line"), dtype=object)
+    return _checked(table, name), delimiter
+
+
+def _decode(data: bytes, name: str) -> str:
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as problem:
+        if b"\0" in data:
+            raise UserError(f"{name} is not a text file: save the table as CSV") from None
+        line = data[: problem.start].count(b"\n") + 1
+        raise UserError(f"{name} is not UTF-8 text (line {line}): save the table as CSV in UTF-8") from None
+    if "\0" in text:
+        raise UserError(f"{name} is not a text file: save the table as CSV")
+    return text
+
+
+def _delimiter(header: str) -> str:
+    """Of comma, semicolon, tab and bar, the one the header has most of, outside quotes."""
+    bare = re.sub(r'"[^"]*"', "", header)
+    return max(",;\t|", key=bare.count)
+
+
+def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    if len(table.columns) > MAX_COLUMNS:
+        raise UserError(f"{name} has {len(table.columns):,} columns, more than a table of runs: keep those of the law")
+    twice = table.columns[table.columns.duplicated() & (table.columns != "")]
+    if len(twice):
+        raise UserError(f"{name} has the column {shown(twice[0])} twice: rename one")
+    if (table.columns == "").sum() > 1:
+        table = table.loc[:, table.columns != ""]
+    if not len(table):
+        raise UserError(f"{name} has a header and no runs below it")
+    if table.index.name != "line":
+        table.index = pd.RangeIndex(1, len(table) + 1, name="row")
+    return table
