@@ -1,0 +1,295 @@
+"""Using a law: predictions from whatever is known, budgets split by closed forms, and what is refused."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+
+from minitransformer.errors import UserError
+from minitransformer.laws import fit, form, formulas, published, read_law
+from minitransformer.laws.fit import Estimate, Law
+from minitransformer.laws.plan import allocate, kaplan_rules, predict
+from minitransformer.laws.published import PF_DAY
+from minitransformer.papers import value
+
+CRITICAL = published("kaplan-b-crit")
+TRUE = {"E": 1.2, "A": 30.0, "B": 60.0, "alpha": 0.35, "beta": 0.33}
+BUDGET = 2e11
+DEFAULTS = {"kaplan-ns": {"batch": 2.0**19}, "muennighoff": {"unique": 1e10}}
+
+
+def searched(loss, low: float, high: float) -> float:
+    """N of the lowest loss between the two, by the most ordinary search."""
+    found = minimize_scalar(lambda n: loss(math.exp(n)), bounds=(math.log(low), math.log(high)), method="bounded", options={"xatol": 1e-10})
+    return math.exp(found.x)
+
+
+def noisy_table(rng: int, noise: float = 0.004) -> dict[str, np.ndarray]:
+    N, D = (v.ravel() for v in np.meshgrid(np.geomspace(1.5e3, 1e5, 6), np.geomspace(2.5e5, 4e6, 5)))
+    loss = form("chinchilla").loss(TRUE, N=N, D=D) * np.exp(noise * np.random.default_rng(rng).standard_normal(len(N)))
+    return {"loss": loss, "N": N, "D": D}
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Law:
+    return fit("chinchilla", **noisy_table(0), resamples=300)
+
+
+# --- allocate ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["chinchilla", "chinchilla-unrounded", "besiroglu", "kaplan-nd"])
+@pytest.mark.parametrize("C", [1e15, 5.76e23])
+def test_the_closed_form_is_where_a_search_ends(name, C):
+    law = published(name)
+    best = allocate(law, C)
+    assert best.N == pytest.approx(searched(lambda N: law.predict(N=N, D=C / 6 / N).value, best.N / 30, best.N * 30), rel=1e-5)
+    assert 6 * best.N * best.D == pytest.approx(C)
+    assert best.loss == law.predict(N=best.N, D=best.D).value
+    assert (best.rule, best.low, best.N_low, best.D_high, best.warning) == (name, None, None, None, "")
+
+
+def test_steps_at_a_fixed_batch():
+    law, batch = published("kaplan-ns"), 2.0**19
+    best = allocate(law, PF_DAY, batch=batch)
+    steps = lambda N: PF_DAY / (6 * batch * N)
+    assert best.N == pytest.approx(searched(lambda N: law.predict(N=N, S=steps(N)).value, best.N / 30, best.N * 30), rel=1e-5)
+    assert (best.B, best.S, best.D) == pytest.approx((batch, steps(best.N), batch * steps(best.N)))
+
+
+def test_steps_at_the_critical_batch():
+    """C_min = 6 N B_crit(L) S_min, solved for S_min at every N by bisection."""
+    law = published("kaplan-ns")
+    best = allocate(law, PF_DAY, critical=CRITICAL)
+
+    def loss(N):
+        low, high = 0.0, 30.0
+        for _ in range(80):
+            S = math.exp((low + high) / 2)
+            found = law.predict(N=N, S=S).value
+            cheaper = 6 * N * S * CRITICAL.predict(found).value < PF_DAY
+            low, high = ((low + high) / 2, high) if cheaper else (low, (low + high) / 2)
+        return found
+
+    assert best.N == pytest.approx(searched(loss, best.N / 10, best.N * 10), rel=1e-4)
+    assert best.loss == pytest.approx(loss(best.N))
+    assert best.B == pytest.approx(CRITICAL.predict(best.loss).value)
+    assert best.D == pytest.approx(2 * best.B * best.S) == pytest.approx(2 * PF_DAY / 6 / best.N)
+
+
+def test_a_batch_turns_data_into_steps_and_changes_nothing_else():
+    law = published("besiroglu")
+    plain, batched, critical = allocate(law, 1e22), allocate(law, 1e22, batch=1e6), allocate(law, 1e22, critical=CRITICAL)
+    assert plain.N == batched.N == critical.N and plain.B is plain.S is None
+    assert (batched.B, batched.S) == pytest.approx((1e6, plain.D / 1e6))
+    assert (critical.B, critical.S * critical.B) == pytest.approx((CRITICAL.predict(plain.loss).value, plain.D))
+
+
+def test_scarce_data_call_for_smaller_models_read_more_often():
+    law = published("muennighoff")
+    fresh = allocate(law, 1e22)
+    a, log_A, log_B = (value(f"muennighoff2023.{name}") for name in ("alpha", "log_A", "log_B"))
+    assert fresh.N == pytest.approx(math.exp((log_A - log_B) / (2 * a)) * (1e22 / 6) ** 0.5)
+    assert allocate(law, 1e22, unique=1e12).N == pytest.approx(fresh.N, rel=1e-6)
+    sizes = []
+    for unique in (1e11, 2.5e10, 1e10):
+        best = allocate(law, 1e22, unique=unique)
+        loss = lambda N: law.predict(N=N, D=1e22 / 6 / N, U=unique).value
+        assert best.N == pytest.approx(searched(loss, best.N / 3, best.N * 3), rel=1e-4)
+        assert best.loss == pytest.approx(loss(best.N)) and best.loss > fresh.loss and not best.warning
+        sizes.append(best.N)
+    assert sorted(sizes, reverse=True) == sizes and sizes[0] < fresh.N
+    assert "epochs: past some 40" in allocate(law, 1e22, unique=1e8).warning
+
+
+def test_a_fitted_law_says_how_well_it_knows_the_best_size(fitted):
+    inside, far = allocate(fitted, BUDGET), allocate(fitted, 1e20)
+    for best in (inside, far):
+        assert best.N_low < best.N < best.N_high and best.D_low < best.D < best.D_high
+        assert best.low < best.loss < best.high
+        assert best.D_low * best.N_high == pytest.approx(best.C / 6) == pytest.approx(best.D_high * best.N_low)
+    assert far.N_high / far.N_low > 3 * inside.N_high / inside.N_low
+    assert inside.warning == "" and "outside the fitted range of N" in far.warning and "outside the fitted range of D" in far.warning
+
+
+def test_the_interval_of_the_best_size_is_that_of_simulated_sweeps(fitted):
+    """Its width against the spread of the best size over tables drawn anew, and how often it holds the truth."""
+    truth = Law(form("chinchilla"), "published", parameters={k: Estimate(v, None, None) for k, v in TRUE.items()})
+    best = [allocate(fit("chinchilla", **noisy_table(i), resamples=200), BUDGET) for i in range(1, 61)]
+    spread = np.std([math.log(b.N) for b in best])
+    claimed = np.median([math.log(b.N_high / b.N_low) for b in best]) / (2 * 1.96)
+    assert claimed == pytest.approx(spread, rel=0.3)
+    true = allocate(truth, BUDGET).N
+    assert sum(b.N_low <= true <= b.N_high for b in best) >= 52
+
+
+def test_a_law_from_a_file_allocates_as_the_fit_did(fitted):
+    again = read_law(json.loads(json.dumps(fitted.to_dict())))
+    first, second = allocate(fitted, BUDGET).to_dict(), allocate(again, BUDGET).to_dict()
+    assert json.loads(json.dumps(first)) == pytest.approx({**second, "rule": first["rule"], "warning": first["warning"]})
+    assert list(first) == ["rule", "C", "N", "D", "B", "S", "loss", "low", "high", "warning", "N_low", "N_high", "D_low", "D_high",
+                           "tokens_per_parameter"]
+
+
+def test_runs_that_hardly_say_what_is_best_are_owned_up_to():
+    table = noisy_table(3, noise=0.05)
+    law = fit("chinchilla", **table, resamples=200)
+    law = law if law.ok else fit("chinchilla", **noisy_table(4, noise=0.03), resamples=200)
+    assert "hardly say what size is best" in allocate(law, 1e22).warning
+
+
+@pytest.mark.parametrize(
+    "law, more, message",
+    [
+        ("kaplan-n", {}, "of N alone cannot split a budget"),
+        ("kaplan-c-min", {}, "of C alone"),
+        ("kaplan-b-crit", {}, "of L alone"),
+        ("kaplan-ns", {}, "only when the batch is known"),
+        ("kaplan-ns", {"batch": 1e5, "critical": CRITICAL}, "not both"),
+        ("kaplan-ns", {"batch": -1}, "batch must be a number above zero"),
+        ("kaplan-ns", {"critical": published("kaplan-n")}, "critical must be a law of the critical batch"),
+        ("besiroglu", {"unique": 1e9}, "takes every token for a fresh one"),
+        ("muennighoff", {"unique": "many"}, "unique must be a number above zero, not 'many'"),
+    ],
+)
+def test_what_cannot_be_allocated_is_refused_in_one_line(law, more, message):
+    with pytest.raises(UserError, match=message) as caught:
+        allocate(published(law), 1e20, **more)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("C", [0, -1, math.nan, math.inf, None, "all", np.ones(500)])
+def test_a_budget_is_a_number_above_zero(C):
+    for rule in (kaplan_rules, lambda C: allocate(published("besiroglu"), C), lambda C: predict(published("besiroglu"), C=C)):
+        with pytest.raises(UserError) as caught:
+            rule(C)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
+
+
+def test_no_best_size_where_an_exponent_is_not_positive():
+    law = published("besiroglu")
+    for name, bad in (("alpha", -0.1), ("beta", 0.0)):
+        broken = replace(law, parameters={**law.parameters, name: Estimate(bad, None, None)})
+        with pytest.raises(UserError, match="above zero"):
+            allocate(broken, 1e20)
+
+
+def test_a_refused_fit_allocates_and_predicts_nothing():
+    law = fit("chinchilla", [3.0, 2.0], N=[1e3, 1e4], D=[1e5, 1e6])
+    for use in (lambda: allocate(law, 1e20), lambda: predict(law, C=1e20)):
+        with pytest.raises(UserError, match="no law was fitted"):
+            use()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["chinchilla", "kaplan-nd", "kaplan-ns", "muennighoff", "rules"]),
+    st.floats(min_value=5e-324, max_value=1.7e308) | st.floats(1, 1e60),
+)
+def test_any_budget_gives_finite_numbers_or_one_line(name, C):
+    try:
+        found = kaplan_rules(C) if name == "rules" else allocate(published(name), C, **DEFAULTS.get(name, {}))
+    except UserError as error:
+        assert "\n" not in str(error) and not 1 <= C <= 1e60
+    else:
+        assert all(math.isfinite(v) and v > 0 for v in found.to_dict().values() if isinstance(v, float))
+
+
+# --- Kaplan's rules ---------------------------------------------------------------------------------------------------
+
+
+def test_kaplan_rules_are_table_6():
+    one = kaplan_rules(PF_DAY)
+    table = {name: value(f"kaplan2020.optimum.{name}_scale") for name in "NBS"}
+    assert (one.N, one.B, one.S) == pytest.approx((table["N"], table["B"], table["S"]))
+    ten = kaplan_rules(10 * PF_DAY)
+    for name in "NBS":
+        assert math.log10(getattr(ten, name) / getattr(one, name)) == pytest.approx(value(f"kaplan2020.optimum.{name}_exponent"))
+    assert one.D == pytest.approx(2 * PF_DAY / (6 * one.N))
+    assert one.loss == pytest.approx(value("kaplan2020.C_c_min") ** value("kaplan2020.alpha_C_min"))
+    assert one.low is one.high is one.N_low is None and one.warning == ""
+    assert "outside the sizes" in kaplan_rules(1e24).warning and "outside the sizes" in kaplan_rules(1e8).warning
+
+
+def test_at_its_own_critical_batch_table_6_takes_twice_the_steps():
+    """D = B x 2 S_min, which joins three columns of the table, holds to some 10 % over nine decades."""
+    for C in np.geomspace(1e-6, 1e3, 10) * PF_DAY:
+        best = kaplan_rules(C)
+        assert best.D == pytest.approx(2 * best.B * best.S, rel=0.12)
+
+
+# --- predict ----------------------------------------------------------------------------------------------------------
+
+
+def test_whatever_two_numbers_are_known(fitted):
+    N, D, batch = 2e4, 1e6, 4096.0
+    straight = predict(fitted, N=N, D=D)
+    assert straight == fitted.predict(N=N, D=D) and straight.low < straight.value < straight.high
+    for given_ in ({"N": N, "C": 6 * N * D}, {"D": D, "C": 6 * N * D}, {"N": N, "S": D / batch}, {"S": D / batch, "C": 6 * N * D}):
+        assert tuple(predict(fitted, batch=batch, **given_)) == pytest.approx(tuple(straight)), given_
+    ns = published("kaplan-ns")
+    for given_ in ({"N": 1e9, "S": 1e4}, {"N": 1e9, "D": 1e10}, {"D": 1e10, "C": 6e19}):
+        assert predict(ns, batch=1e6, **given_).value == pytest.approx(ns.predict(N=1e9, S=1e4).value), given_
+    assert predict(published("kaplan-c"), N=1e9, D=1e10).value == published("kaplan-c").predict(C=6e19).value
+    assert predict(published("kaplan-d"), N=1e9, C=6e19).value == pytest.approx(published("kaplan-d").predict(D=1e10).value)
+    assert predict(published("kaplan-n"), N=1e9, D=None).value == published("kaplan-n").predict(N=1e9).value
+    many = predict(fitted, N=np.array([1e4, 2e4]), C=6 * N * D)
+    assert many.value.shape == (2,) and many.value[1] == pytest.approx(straight.value)
+
+
+def test_compute_alone_means_the_best_split(fitted):
+    best = allocate(fitted, BUDGET)
+    assert tuple(predict(fitted, C=BUDGET)) == (best.loss, best.low, best.high)
+    assert predict(fitted, C=BUDGET).value <= min(predict(fitted, N=n, C=BUDGET).value for n in np.geomspace(1e3, 1e6, 200))
+    assert predict(published("kaplan-ns"), C=PF_DAY, batch=1e6).value == allocate(published("kaplan-ns"), PF_DAY, batch=1e6).loss
+
+
+def test_outside_the_fitted_range_a_prediction_warns(fitted):
+    assert predict(fitted, N=2e4, D=1e6).warning == ""
+    assert "fitted range of D" in predict(fitted, N=2e4, D=1e9).warning
+    assert "fitted range of N" in predict(fitted, D=1e6, C=6e13).warning
+    assert "fitted range" in predict(fitted, C=1e20).warning
+
+
+def test_repeats_are_counted_where_the_law_counts_them():
+    law = published("muennighoff")
+    once = predict(law, N=1e9, D=2e10)
+    assert once.value == law.predict(N=1e9, D=2e10, U=2e10).value == predict(law, N=1e9, D=2e10, unique=1e12).value
+    again = predict(law, N=1e9, C=1.2e20, unique=1e9)
+    assert again.value == pytest.approx(law.predict(N=1e9, D=2e10, U=1e9).value) and again.value > once.value
+    assert predict(law, N=1e9, D=2e10, U=1e9).value == again.value
+    assert predict(law, C=1.2e20, U=1e9).value == allocate(law, 1.2e20, unique=1e9).loss
+
+
+@pytest.mark.parametrize(
+    "name, given_",
+    [
+        ("besiroglu", {}),
+        ("besiroglu", {"N": 1e9}),
+        ("besiroglu", {"N": 1e9, "S": 1e4}),
+        ("besiroglu", {"N": 1e9, "D": 1e10, "C": 1e20}),
+        ("besiroglu", {"N": 1e9, "D": 0.0}),
+        ("besiroglu", {"N": "big", "D": 1e9}),
+        ("besiroglu", {"N": 1e9, "D": 1e9, "unique": 1e8}),
+        ("besiroglu", {"x": 1e9}),
+        ("kaplan-n", {"D": 1e9}),
+        ("kaplan-n", {"C": 1e20}),
+        ("kaplan-ns", {"N": 1e9, "D": 1e10}),
+        ("kaplan-ns", {"C": 1e20}),
+    ],
+)
+def test_a_prediction_from_too_little_or_too_much_is_refused(name, given_):
+    with pytest.raises(UserError) as caught:
+        predict(published(name), **given_)
+    assert "\n" not in str(caught.value)
+
+
+def test_learning_rate_ends_where_the_rule_does():
+    assert formulas.learning_rate(1e6) > formulas.learning_rate(1e9) > 0
+    with pytest.raises(UserError, match="breaks down"):
+        formulas.learning_rate(2e10)
