@@ -60,13 +60,13 @@ def amount(text: str, what: str = "this") -> float:
 
 
 def read_table(path: str | Path | pd.DataFrame, columns: Mapping[str, str] | None = None, *, need: Iterable[str] | None = None,
-               where: Iterable[str] = (), derive_D: bool = False) -> pd.DataFrame:
+               also: Iterable[str] = (), where: Iterable[str] = (), derive_D: bool = False) -> pd.DataFrame:
     """The runs of a .csv, .tsv or .parquet file (or of a DataFrame), with the kit's names for what a law uses.
 
     columns: the kit's name -> the header of the table, for headers that are not found by themselves; it wins. need: names
-    that must be there, and the only ones read besides labels; by default all that can be found. where: "column=value",
-    rows to keep; several values of one column are alternatives. derive_D: D = C / (6 N) even where there is a D; where there
-    is none, or no C, it comes from the other two.
+    that must be there, and with those of `also` the only ones read besides labels; by default all that can be found.
+    where: "column=value", rows to keep; several values of one column are alternatives. derive_D: D = C / (6 N) even where
+    there is a D; where there is none, or no C, it comes from the other two.
 
     Numbers may have thousands separators, decimal commas and k, M, B, T; `attrs["notes"]` says in sentences what was left
     out or derived. Runs with a status other than complete are left out. UserError, one line, for anything unreadable.
@@ -76,7 +76,8 @@ def read_table(path: str | Path | pd.DataFrame, columns: Mapping[str, str] | Non
     notes: list[str] = list(table.attrs.get("notes", ()))
     table = _complete(_where(table, where, notes), notes)
     columns = dict(columns or {})
-    wanted = (*dict.fromkeys((*SYNONYMS, *columns) if need is None else need),)
+    wanted = (*dict.fromkeys((*SYNONYMS, *columns) if need is None else (*need, *also)),)
+    need = () if need is None else tuple(need)
     found, ambiguous = _resolve(table, columns)
     for standard in wanted:
         if standard in ambiguous:
@@ -95,8 +96,8 @@ def read_table(path: str | Path | pd.DataFrame, columns: Mapping[str, str] | Non
             notes.append(f"{standard} was computed as {how} from {' and '.join(shown(found[o]) for o in others)}")
         elif asked:
             raise UserError("D = C / (6 N) needs a column for C and one for N: name them with --C and --N")
-    for standard in wanted:
-        if need is not None and standard not in result and standard not in LABELS:
+    for standard in need:
+        if standard not in result and standard not in LABELS:
             raise UserError(f"{name} has no column for {standard}: name it with --{_flag(standard)} COLUMN; its columns are {_listed(table.columns)}")
     for standard in LABELS:
         if standard in found and standard not in ambiguous:
