@@ -144,8 +144,8 @@ class Curve:
 
     theta (p,): the best of many starts; centre (k,): what was subtracted from the log inputs z (k, n). means, residuals
     (n,): log losses and their distance from the curve. covariance (p, p): of theta, linearised; groups (n,): points of
-    one training, which move together. sigma: scatter of a point. q_band, q_new: critical values, at the largest point,
-    for the curve and for a new point on it. draws (R, p), covariances (R, p, p): the same of each resample.
+    one training, which move together. sigma: scatter of a point. q_band, q_new: critical values for the curve and for a
+    new point on it, the larger of those at the dearest point and at ten times its compute. draws (R, p), covariances (R, p, p): the same of each resample.
     """
 
     form: Form
@@ -265,12 +265,14 @@ def fit_curve(form: Form, z: np.ndarray, means: np.ndarray, counts: np.ndarray, 
     deviations = np.sqrt(np.maximum((left**2).sum(1) / (n - p), 1e-32))
     covariances = _covariance(jacobians, left, deviations, groups)
     top = z[:, [int(np.argmax(z.sum(0)))]]
-    at_top, slopes = form.evaluate(draws, top)
-    width = np.einsum("rp,rpq,rq->r", slopes[:, :, 0], covariances, slopes[:, :, 0])
-    off = at_top[:, 0] - form.evaluate(theta[None], top)[0][0, 0]
+    ends = np.hstack([top, top + np.log(10) / min(len(z), 2)])  # the dearest point, and one of ten times its compute
+    at_ends, slopes = form.evaluate(draws, ends)
+    width = np.einsum("rpm,rpq,rqm->rm", slopes, covariances, slopes)
+    off = at_ends - form.evaluate(theta[None], ends)[0]
     newcomer = noise[np.arange(len(draws)), np.random.RandomState(RNG_SEED + 1).randint(n, size=len(draws))]
-    q_band = np.quantile(np.abs(off) / np.sqrt(width), LEVEL)
-    q_new = np.quantile(np.abs(off - newcomer) / np.sqrt(width + deviations**2), LEVEL)
+    with np.errstate(all="ignore"):
+        q_band = np.nanquantile(np.abs(off) / np.sqrt(width), LEVEL, axis=0).max()
+        q_new = np.nanquantile(np.abs(off - newcomer[:, None]) / np.sqrt(width + deviations[:, None] ** 2), LEVEL, axis=0).max()
     return Curve(**fields, q_band=float(q_band), q_new=float(q_new), draws=draws, covariances=covariances)
 
 
