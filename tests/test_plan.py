@@ -54,12 +54,46 @@ def test_the_closed_form_is_where_a_search_ends(name, C):
     assert (best.rule, best.low, best.N_low, best.D_high, best.warning) == (name, None, None, None, "")
 
 
+def own_steps() -> Law:
+    """Kaplan's L(N, S) as if somebody had fitted it at one batch."""
+    return replace(published("kaplan-ns"), name="mine")
+
+
 def test_steps_at_a_fixed_batch():
-    law, batch = published("kaplan-ns"), 2.0**19
+    law, batch = own_steps(), 2.0**19
     best = allocate(law, PF_DAY, batch=batch)
     steps = lambda N: PF_DAY / (6 * batch * N)
     assert best.N == pytest.approx(searched(lambda N: law.predict(N=N, S=steps(N)).value, best.N / 30, best.N * 30), rel=1e-5)
     assert (best.B, best.S, best.D) == pytest.approx((batch, steps(best.N), batch * steps(best.N)))
+
+
+@pytest.mark.parametrize("batch", [1e4, 2.0**19, 1e8])
+def test_steps_at_a_fixed_batch_count_as_fewer_where_the_batch_is_far_below_critical(batch):
+    """Eq. 5.4, with the loss at both ends of it, by fixed-point iteration."""
+    law = published("kaplan-ns")
+    best = allocate(law, PF_DAY, batch=batch)
+
+    def loss(N):
+        S = PF_DAY / (6 * batch * N)
+        found = 3.0
+        for _ in range(500):
+            fewest = S / (1 + CRITICAL.predict(L=found).value / batch)
+            found = math.sqrt(found * law.predict(N=N, S=fewest).value)
+        return found
+
+    assert best.loss == pytest.approx(loss(best.N), rel=1e-6) == predict(law, N=best.N, C=PF_DAY, batch=batch).value
+    assert best.loss < min(loss(0.9 * best.N), loss(1.1 * best.N))
+    assert best.D == pytest.approx(batch * best.S) and 6 * best.N * best.D == pytest.approx(PF_DAY)
+    assert best.loss > allocate(own_steps(), PF_DAY, batch=batch).loss
+
+
+def test_far_below_the_critical_batch_compute_is_C_min():
+    law = published("kaplan-ns")
+    tiny, ideal = allocate(law, PF_DAY, batch=1.0), allocate(law, PF_DAY)
+    assert (tiny.N, tiny.loss, tiny.D) == pytest.approx((ideal.N, ideal.loss, ideal.D / 2), rel=1e-3)
+    half = allocate(law, 2 * PF_DAY, batch=ideal.B)  # at the critical batch: twice the steps, tokens and compute for the same loss
+    assert predict(law, N=ideal.N, D=ideal.D, batch=ideal.B).value == pytest.approx(ideal.loss)
+    assert half.loss <= ideal.loss * (1 + 1e-9)
 
 
 def test_steps_at_the_critical_batch():
@@ -99,7 +133,7 @@ def test_scarce_data_call_for_smaller_models_read_more_often():
     sizes = []
     for unique in (1e11, 2.5e10, 1e10):
         best = allocate(law, 1e22, unique=unique)
-        loss = lambda N: law.predict(N=N, D=1e22 / 6 / N, U=unique).value
+        loss = lambda N, U=unique: law.predict(N=N, D=1e22 / 6 / N, U=U).value
         assert best.N == pytest.approx(searched(loss, best.N / 3, best.N * 3), rel=1e-4)
         assert best.loss == pytest.approx(loss(best.N)) and best.loss > fresh.loss and not best.warning
         sizes.append(best.N)
@@ -149,8 +183,8 @@ def test_runs_that_hardly_say_what_is_best_are_owned_up_to():
         ("kaplan-n", {}, "of N alone cannot split a budget"),
         ("kaplan-c-min", {}, "of C alone"),
         ("kaplan-b-crit", {}, "of L alone"),
-        ("kaplan-ns", {}, "only when the batch is known"),
-        ("kaplan-ns", {"batch": 1e5, "critical": CRITICAL}, "not both"),
+        ("mine", {}, "only when the batch is known"),
+        ("besiroglu", {"batch": 1e5, "critical": CRITICAL}, "not both"),
         ("kaplan-ns", {"batch": -1}, "batch must be a number above zero"),
         ("kaplan-ns", {"critical": published("kaplan-n")}, "critical must be a law of the critical batch"),
         ("besiroglu", {"unique": 1e9}, "takes every token for a fresh one"),
@@ -159,7 +193,7 @@ def test_runs_that_hardly_say_what_is_best_are_owned_up_to():
 )
 def test_what_cannot_be_allocated_is_refused_in_one_line(law, more, message):
     with pytest.raises(UserError, match=message) as caught:
-        allocate(published(law), 1e20, **more)
+        allocate(own_steps() if law == "mine" else published(law), 1e20, **more)
     assert "\n" not in str(caught.value)
 
 
@@ -232,7 +266,7 @@ def test_whatever_two_numbers_are_known(fitted):
     assert straight == fitted.predict(N=N, D=D) and straight.low < straight.value < straight.high
     for given_ in ({"N": N, "C": 6 * N * D}, {"D": D, "C": 6 * N * D}, {"N": N, "S": D / batch}, {"S": D / batch, "C": 6 * N * D}):
         assert tuple(predict(fitted, batch=batch, **given_)) == pytest.approx(tuple(straight)), given_
-    ns = published("kaplan-ns")
+    ns = own_steps()
     for given_ in ({"N": 1e9, "S": 1e4}, {"N": 1e9, "D": 1e10}, {"D": 1e10, "C": 6e19}):
         assert predict(ns, batch=1e6, **given_).value == pytest.approx(ns.predict(N=1e9, S=1e4).value), given_
     assert predict(published("kaplan-c"), N=1e9, D=1e10).value == published("kaplan-c").predict(C=6e19).value
@@ -246,7 +280,8 @@ def test_compute_alone_means_the_best_split(fitted):
     best = allocate(fitted, BUDGET)
     assert tuple(predict(fitted, C=BUDGET)) == (best.loss, best.low, best.high)
     assert predict(fitted, C=BUDGET).value <= min(predict(fitted, N=n, C=BUDGET).value for n in np.geomspace(1e3, 1e6, 200))
-    assert predict(published("kaplan-ns"), C=PF_DAY, batch=1e6).value == allocate(published("kaplan-ns"), PF_DAY, batch=1e6).loss
+    for more in ({}, {"batch": 1e6}):
+        assert predict(published("kaplan-ns"), C=PF_DAY, **more).value == allocate(published("kaplan-ns"), PF_DAY, **more).loss
 
 
 def test_outside_the_fitted_range_a_prediction_warns(fitted):
@@ -280,7 +315,6 @@ def test_repeats_are_counted_where_the_law_counts_them():
         ("kaplan-n", {"D": 1e9}),
         ("kaplan-n", {"C": 1e20}),
         ("kaplan-ns", {"N": 1e9, "D": 1e10}),
-        ("kaplan-ns", {"C": 1e20}),
     ],
 )
 def test_a_prediction_from_too_little_or_too_much_is_refused(name, given_):

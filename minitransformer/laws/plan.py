@@ -15,7 +15,7 @@ from scipy.optimize import minimize_scalar
 
 from minitransformer.errors import UserError
 from minitransformer.laws import formulas
-from minitransformer.laws.fit import Law, Prediction, short
+from minitransformer.laws.law import Law, Prediction, short
 from minitransformer.laws.formulas import FLOPS
 from minitransformer.laws.published import PF_DAY, published
 from minitransformer.papers import value
@@ -32,9 +32,9 @@ class Allocation:
     low and high its 95 % interval for a newly trained model. N_low to D_high: 95 % intervals of the best size and of
     the data that go with it. warning: empty where nothing is to be said.
 
-    At the critical batch (`kaplan_rules`, and laws of steps given `critical`) C and S are the paper's C_min and S_min,
-    what a very small and a very large batch would need; a run at B itself takes 2 S_min steps, D = 2 C_min / 6 N tokens
-    and 2 C_min (Kaplan et al. 2020, eqs. 5.4, 5.5 and 6.7). Otherwise D = B S and C = 6 N D.
+    At the critical batch (`kaplan_rules`, and laws of steps without a fixed batch) C and S are the paper's C_min and
+    S_min, what a very small and a very large batch would need; a run at B itself takes 2 S_min steps, D = 2 C_min / 6 N
+    tokens and 2 C_min (Kaplan et al. 2020, eqs. 5.4, 5.5 and 6.7). Otherwise D = B S and C = 6 N D.
     """
 
     rule: str
@@ -80,8 +80,10 @@ def allocate(law: Law, C: float, *, batch: float | None = None, critical: Law | 
 
     chinchilla, kaplan-nd: C = 6 N D (Hoffmann et al. 2022, eq. 4). `batch` (tokens), or the critical batch of the loss
     by the law `critical`, only turns D into steps.
-    kaplan-ns: C = 6 N batch S at a fixed `batch`, with the law's steps taken as steps of that batch; or, with `critical`,
-    C_min = 6 N B_crit(L) S_min (Kaplan et al. 2020, eqs. B.5 to B.10; see Allocation for D). One of the two must be given.
+    kaplan-ns: with a fixed `batch`, C = 6 N batch S, where S are the law's own steps or, with `critical` too, count as
+    S_min = S / (1 + B_crit(L) / batch) (Kaplan et al. 2020, eq. 5.4; by a search over N); with `critical` alone,
+    C_min = 6 N B_crit(L) S_min (eqs. B.5 to B.10; see Allocation for D). The published kaplan-ns, a law of S_min, brings
+    the published critical batch along.
     data-constrained: C = 6 N D with `unique` tokens to draw on, by a search over N; without it every token is fresh.
     Intervals of N and D carry the law's uncertainty (delta method, with the critical value of its band), not that of `critical`.
     UserError where the law has no optimum: a law of one input, exponents that are not positive, a budget too extreme.
@@ -89,17 +91,22 @@ def allocate(law: Law, C: float, *, batch: float | None = None, critical: Law | 
     law._require()
     C = _budget(C)
     batch, unique = (None if v is None else _number(name, v) for name, v in (("batch", batch), ("unique", unique)))
-    name = law.form.name
+    form, steps = law.form, law.form.name == "kaplan-ns"
+    critical = _critical(law, critical)
     _suits(law, batch, critical, unique)
     theta, centre = _theta(law)
-    log_product = math.log(C / FLOPS / (batch if name == "kaplan-ns" and batch else 1.0))  # of N D, or of N S
-    at_critical = name == "kaplan-ns" and critical is not None
+    log_product = math.log(C / FLOPS / (batch if steps and batch else 1.0))  # of N D, or of N S
+    at_critical = steps and batch is None
     if at_critical:
         size = lambda theta: _critical_optimum(law, theta, centre, critical, C)[0]
+    elif steps and critical is not None:
+        loss = lambda theta, log_N: _at_batch(form, theta, centre, log_N, log_product - log_N, math.log(batch), critical)[0]
+        size = lambda theta: _search(lambda log_N: loss(theta, log_N), _log_size(form, theta, centre, log_product))
     elif unique is not None:
-        size = lambda theta: _search(law.form, theta, centre, log_product, math.log(unique))
+        loss = lambda theta, log_N: _log_loss(form, theta, centre, log_N, log_product - log_N, math.log(unique))
+        size = lambda theta: _search(lambda log_N: loss(theta, log_N), _log_size(form, theta, centre, log_product))
     else:
-        size = lambda theta: _log_size(law.form, theta, centre, log_product)
+        size = lambda theta: _log_size(form, theta, centre, log_product)
 
     log_N = size(theta)
     N = _exp(log_N)
@@ -108,9 +115,9 @@ def allocate(law: Law, C: float, *, batch: float | None = None, critical: Law | 
     if at_critical:
         S = _exp(_critical_optimum(law, theta, centre, critical, C)[1])
         B = C / (FLOPS * N * S)
-    found = law.predict(**{x: {"N": N, "D": D, "S": S, "U": min(D, unique or D)}[x] for x in law.form.inputs})
+    found = predict(law, batch=batch, critical=critical, **{x: {"N": N, "D": D, "S": S, "U": min(D, unique or D)}[x] for x in form.inputs})
     warnings = [found.warning] if found.warning else []
-    if critical is not None and not at_critical:
+    if critical is not None and not steps:
         best_batch = critical.predict(found.value)
         B, S = best_batch.value, D / best_batch.value
         warnings += [best_batch.warning] if best_batch.warning else []
@@ -130,7 +137,8 @@ def predict(law: Law, *, batch: float | None = None, critical: Law | None = None
 
     given: the law's own inputs, as in predict(law, N=1e6, D=2e7), numbers or arrays; or what they follow from by
     C = 6 N D and, with `batch`, D = batch S: predict(law, N=1e6, C=1e14). C alone means the best split of C by
-    `allocate`, whose other arguments these are. Without `unique`, every token of a data-constrained law is fresh.
+    `allocate`, whose other arguments these are. Without `unique`, every token of a data-constrained law is fresh. A law
+    of steps takes S as its own steps (S_min for the published one); with `batch` and `critical`, as steps of that batch.
     """
     law._require()
     known = {name: _positive(name, v) for name, v in given.items() if v is not None}
@@ -148,6 +156,12 @@ def predict(law: Law, *, batch: float | None = None, critical: Law | None = None
         fewer = " or from C alone" if len(need) == 2 else ""
         raise UserError(f"this law predicts from {' and '.join(need)}, from two numbers they follow from (N, D, C; S with a batch){fewer}, "
                         f"not from {' and '.join(known) or 'nothing'}")
+    critical = _critical(law, critical)
+    if law.form.name == "kaplan-ns" and batch is not None and critical is not None:
+        _suits(law, batch, critical, unique)
+        logs = (np.log(np.asarray(v, float)) for v in (values["N"], values["S"], batch))
+        fewest = np.exp(_at_batch(law.form, *_theta(law), *logs, critical)[1])
+        values = {**values, "S": fewest if fewest.ndim else float(fewest)}
     if "U" in law.form.inputs:
         values = {**values, "U": np.minimum(values["D"], values["D"] if unique is None else unique)}
     return law.predict(**{x: values[x] for x in law.form.inputs})
@@ -185,8 +199,8 @@ def _suits(law: Law, batch, critical: Law | None, unique) -> None:
     if name not in ("chinchilla", "kaplan-nd", "kaplan-ns", "data-constrained"):
         raise UserError(f"the law {name} of {law.form.x} alone cannot split a budget: that takes a law of N and D "
                         "(chinchilla, kaplan-nd, data-constrained) or of N and S (kaplan-ns)")
-    if batch is not None and critical is not None:
-        raise UserError("give a fixed batch or a law of the critical batch, not both")
+    if batch is not None and critical is not None and name != "kaplan-ns":
+        raise UserError(f"the law {name} knows nothing of batches: give a fixed batch or a law of the critical batch, not both")
     if name == "kaplan-ns" and batch is None and critical is None:
         raise UserError("a law of N and S splits a budget only when the batch is known: give batch (tokens) or a law of the critical batch")
     if critical is not None:
@@ -195,6 +209,12 @@ def _suits(law: Law, batch, critical: Law | None, unique) -> None:
             raise UserError("critical must be a law of the critical batch (b-crit) with both its parameters known")
     if unique is not None and "U" not in law.form.inputs:
         raise UserError(f"the law {name} takes every token for a fresh one: unique tokens go with the law data-constrained")
+
+
+def _critical(law: Law, critical: Law | None) -> Law | None:
+    """The law of the critical batch to use: Kaplan's own L(N, S) is a law of S_min and comes with theirs."""
+    published_steps = law.status == "published" and law.name == "kaplan-ns"
+    return published("kaplan-b-crit") if critical is None and published_steps else critical
 
 
 def _theta(law: Law) -> tuple[np.ndarray, np.ndarray]:
@@ -231,18 +251,30 @@ def _critical_optimum(law: Law, theta, centre, critical: Law, C: float) -> tuple
     return formulas.log_efficient(log_loss, r["alpha_N"], r["alpha_S"], r["N_c"], r["S_c"])
 
 
-def _search(form, theta, centre, log_product: float, log_unique: float) -> float:
-    """log N of the lowest loss on log_product = log N + log D, the smallest where several are as good."""
-    def loss(log_N):
-        z = np.stack(np.broadcast_arrays(log_N, log_product - log_N, log_unique)) - centre[:, None]
-        return form.evaluate(theta[None], z)[0][0]
+def _log_loss(form, theta, centre, *logs) -> np.ndarray:
+    """Log loss at logs of the inputs, numbers or arrays of one shape."""
+    z = np.broadcast_arrays(*logs)
+    return form.evaluate(theta[None], np.stack([v.ravel() for v in z]) - centre[:, None])[0][0].reshape(z[0].shape)
 
-    fresh = _log_size(form, theta, centre, log_product)
-    grid = np.linspace(fresh - 30, fresh + 30, 1201)
-    best = grid[np.argmin(loss(grid))]
-    step = grid[1] - grid[0]
-    return float(minimize_scalar(lambda x: loss(np.array([x]))[0], bounds=(best - step, best + step), method="bounded",
-                                 options={"xatol": 1e-9}).x)
+
+def _at_batch(form, theta, centre, log_N, log_S, log_batch, critical: Law) -> tuple[np.ndarray, np.ndarray]:
+    """Log loss and log S_min of S steps at this batch: S_min (1 + B_crit(L(N, S_min)) / batch) = S, by bisection."""
+    alpha_B, B_star = (critical.parameters[name].value for name in ("alpha_B", "B_star"))
+    log_N, log_S, log_batch = np.broadcast_arrays(log_N, log_S, log_batch)
+    low, high = log_S - 100.0, log_S + 0.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        more = np.logaddexp(0.0, math.log(B_star) - _log_loss(form, theta, centre, log_N, middle) / alpha_B - log_batch)
+        enough = middle + more > log_S
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return _log_loss(form, theta, centre, log_N, high), high
+
+
+def _search(log_loss: Callable[[np.ndarray], np.ndarray], start: float) -> float:
+    """log N of the lowest loss within a factor of e^30 of the start, the smallest where several are as good."""
+    grid = np.linspace(start - 30, start + 30, 1201)
+    best, step = grid[np.argmin(log_loss(grid))], grid[1] - grid[0]
+    return float(minimize_scalar(log_loss, bounds=(best - step, best + step), method="bounded", options={"xatol": 1e-9}).x)
 
 
 def _half_width(law: Law, size: Callable[[np.ndarray], float], theta: np.ndarray) -> float | None:
