@@ -713,6 +713,8 @@ def _notes(law: Law, noise: Noise, maker: _Maker, best: Candidate, s: Simulation
         found.append(f"the sweep leaves the range of {' and '.join(outside)} that the assumed law was fitted on: the law is extrapolated")
     if best.steps[0] < WARM_UPS[0] * maker.warmup:
         found.append(f"the shortest runs are largely warm-up ({maker.warmup} steps), which no law describes: this is a rehearsal")
+    if s.refused > 0.05:
+        found.append(f"one sweep in {1 / s.refused:.0f} of this design gives no law at all; what is expected is said of the others")
     if best.seconds < 0.7 * budget:
         found.append(f"no design compared does better with all of the time: widths stop at {maker.widths[-1]}, horizons where the unique "
                      "tokens of the corpus do")
