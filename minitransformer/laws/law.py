@@ -38,7 +38,8 @@ WARNINGS = {
     "few_points": "{need} distinct {x}, the fewest that can be fitted: none can be held out",
     "one_seed": "every size was trained once: the interval rests on the scatter about the line alone",
     "same_run_twice": "some runs have the same {x} and the same seed: they were counted as separate seeds",
-    "lack_of_fit": "the sizes lie further from the line than their seeds explain: the law bends or the runs differ in more than {x}",
+    "lack_of_fit": "the sizes lie further from the line than their seeds explain: the law bends or the runs differ in more than {x}; "
+                   "intervals take such misfit for chance, so they may be too narrow",
     "exponent_may_be_zero": "the interval of the exponent holds zero, so {x}_c is not identified",
     "loss_rises": "the loss rises with {x}: look for diverged, under-trained or overfitted runs",
     "scale_out_of_range": "{x}_c is too large or too small for a floating-point number and is left out",
