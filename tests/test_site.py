@@ -3,18 +3,12 @@
 import importlib.util
 import json
 import re
-import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 KNOWN_VIOLATIONS = {"summary-name"}  # the theme's sidebar toggle
 SCHEMES = ("light", "dark")
 
@@ -46,19 +40,6 @@ def pages(site) -> list[Path]:
     found = sorted(p for p in site.rglob("*.html") if "_static" not in p.parts and p != site / "index.html")
     assert site / "book" / "index.html" in found
     return found
-
-
-@pytest.fixture(scope="session")
-def browser():
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        pytest.skip("no Chromium found, so the pages were not opened; install Debian's chromium or Google Chrome")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield running
-        running.close()
 
 
 class Visit:
