@@ -266,7 +266,7 @@ def _figures(value: float | None, digits: int = 4) -> str:
 
 
 def _print_law(law, delta: float, out: Path | None) -> None:
-    from .laws.fit import short
+    from .laws.law import short
 
     print(f"{law.form.title[0].upper()}{law.form.title[1:]}: {law.form.equation}")
     print(f"status: {law.status}" + (", with warnings below" if law.warnings else "") + "\n")
@@ -285,7 +285,7 @@ def _print_law(law, delta: float, out: Path | None) -> None:
     h = law.holdout
     if h:
         at = ", ".join(f"{name} = {short(value)}" for name, value in h.at.items())
-        worth = "beyond any compute by this law" if h.equivalent is None else f"{100 * (h.equivalent - 1):+.3g} % of compute"
+        worth = "beyond any compute by this law" if h.equivalent in (None, float("inf")) else f"{100 * (h.equivalent - 1):+.3g} % of compute"
         many = "the dearest point" if h.n_held == 1 else f"the {h.n_held} dearest points"
         print(f"Hold-out: fitted without {many}, it predicts {h.predicted:.4g} ({h.low:.4g} to {h.high:.4g}) at {at};\n"
               f"  measured {h.measured:.4g}, {'inside' if h.inside else 'outside'} that interval. "
@@ -341,7 +341,7 @@ def plan_command(
       minitransformer plan --params 1e6 --law law.json --json
     """
     from .laws import plan
-    from .laws.fit import short
+    from .laws.law import short
 
     given = {"C": _amount(compute, "--compute"), "N": _amount(params, "--params"), "D": _amount(tokens, "--tokens"), "S": _amount(steps, "--steps")}
     given = {name: value for name, value in given.items() if value is not None}
@@ -382,7 +382,7 @@ def _loss(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def _print_allocations(allocations, title: str) -> None:
-    from .laws.fit import short
+    from .laws.law import short
 
     def cell(value, low=None, high=None) -> str:
         return "-" if value is None else short(value) + ("" if low is None else f" ({short(low)} to {short(high)})")

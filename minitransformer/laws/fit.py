@@ -70,9 +70,10 @@ def fit(law: str | Form, loss, *, seed=None, group=None, within=None, delta: flo
     inside = (columns[form.x] >= low) & (columns[form.x] <= high)
     runs, excluded = (Points({k: c[rows] for k, c in columns.items()}, loss[rows]) for rows in (inside, ~inside))
     labels, groups = (None if g is None else g[inside] for g in (labels, groups))
-    if form.name in ("power", "b-crit"):
-        return _fit_line(form, runs, excluded, labels, refuse)
-    return _fit_curve(form, runs, excluded, labels, groups, delta, starts, resamples, refuse)
+    with np.errstate(all="ignore"):  # numbers hundreds of decades apart overflow on the way; what is not finite is not reported
+        if form.name in ("power", "b-crit"):
+            return _fit_line(form, runs, excluded, labels, refuse)
+        return _fit_curve(form, runs, excluded, labels, groups, delta, starts, resamples, refuse)
 
 
 def _shared_warnings(form: Form, runs: Points, labels, n_points: int) -> list[str]:

@@ -364,6 +364,6 @@ def short(value: float) -> str:
     if value and not 1e-3 <= abs(value) < 1e12:
         return f"{value:.2e}"
     for limit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
+        if abs(value) >= 0.9995 * limit:
             return f"{value / limit:.3g}{suffix}"
     return f"{value:.3g}"

@@ -19,7 +19,8 @@ import pandas as pd
 
 from minitransformer.errors import UserError
 from minitransformer.laws import forms
-from minitransformer.laws.fit import REFUSALS, Law, fit
+from minitransformer.laws.fit import fit
+from minitransformer.laws.law import REFUSALS, Law
 from minitransformer.laws.optimise import DELTA
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
