@@ -1,7 +1,11 @@
 """Turning a table of runs into a law with an interval, and using it."""
 
-from minitransformer.laws.fit import Estimate, HoldOut, Law, Points, Prediction, fit
+from minitransformer.laws.fit import fit
 from minitransformer.laws.forms import FORMS, Form, form
+from minitransformer.laws.law import Estimate, HoldOut, Law, Points, Prediction
+from minitransformer.laws.plan import Allocation, allocate, kaplan_rules, predict
 from minitransformer.laws.published import PUBLISHED, published, read_law
+from minitransformer.laws.table import fit_table, read_table
 
-__all__ = ["FORMS", "PUBLISHED", "Estimate", "Form", "HoldOut", "Law", "Points", "Prediction", "fit", "form", "published", "read_law"]
+__all__ = ["FORMS", "PUBLISHED", "Allocation", "Estimate", "Form", "HoldOut", "Law", "Points", "Prediction", "allocate", "fit", "fit_table",
+           "form", "kaplan_rules", "predict", "published", "read_law", "read_table"]

@@ -115,7 +115,6 @@ def _newton(form, z, y, theta, delta, hold, low, high, steps) -> Minimum:
             new_residuals = value - own(live)
             objective = huber(new_residuals, delta)
             better = objective < best[live]
-            gain = np.where(better, best[live] - objective, 0)
             expected = -(gradient * step).sum(1) / 2
             rows = live[better]
             theta[rows], best[rows] = trial[better], objective[better]

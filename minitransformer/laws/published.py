@@ -12,7 +12,8 @@ import numpy as np
 from minitransformer import papers
 from minitransformer.errors import UserError
 from minitransformer.laws import forms
-from minitransformer.laws.fit import Estimate, Law, fit
+from minitransformer.laws.fit import fit
+from minitransformer.laws.law import Estimate, Law
 from minitransformer.laws.uncertainty import Curve
 
 PF_DAY = papers.value("kaplan2020.setup.pf_day")
@@ -34,6 +35,13 @@ PUBLISHED: dict[str, tuple[str, str | None, dict[str, str], str]] = {
 }  # fmt: skip
 
 
+def _ranges(paper: str, form: forms.Form) -> dict[str, tuple[float, float]]:
+    """Smallest and largest N and D that the paper trained."""
+    place = {"kaplan2020": "kaplan2020.setup", "hoffmann2022": "hoffmann2022", "besiroglu2024": "hoffmann2022"}[paper]
+    ends = lambda x: tuple(papers.value(f"{place}.{x}_{end}") for end in ("smallest", "largest"))
+    return {x: ends(x) for x in form.inputs if x in ("N", "D")}
+
+
 def published(name: str) -> Law:
     """A law with a paper's constants: it predicts without an interval, as the papers give no joint uncertainty.
 
@@ -47,18 +55,20 @@ def published(name: str) -> Law:
     values = {parameter: papers.value(f"{paper}.{key}") for parameter, key in keys.items()}
     if "C_c" in values:
         values["C_c"] *= PF_DAY
-    return _law(forms.form(form, x), values, name)
+    made = forms.form(form, x)
+    return _law(made, values, name, _ranges(paper, made))
 
 
 def _muennighoff() -> Law:
     get = lambda key: papers.value(f"muennighoff2023.{key}")
     values = {"E": math.exp(get("log_E")), "A": math.exp(get("log_A")), "B": math.exp(get("log_B")), "alpha": get("alpha"),
               "beta": get("alpha"), "R_star_D": get("R_star_D"), "R_star_N": get("R_star_N")}
-    return _law(forms.form("data-constrained"), values, "muennighoff")
+    return _law(forms.form("data-constrained"), values, "muennighoff", {})
 
 
-def _law(form: forms.Form, values: Mapping[str, float], name: str) -> Law:
-    return Law(form, "published", parameters={p.name: Estimate(float(values[p.name]), None, None) for p in form.parameters}, name=name)
+def _law(form: forms.Form, values: Mapping[str, float], name: str, ranges: dict[str, tuple[float, float]]) -> Law:
+    estimates = {p.name: Estimate(float(values[p.name]), None, None) for p in form.parameters}
+    return Law(form, "published", parameters=estimates, ranges=ranges, name=name)
 
 
 def read_law(source: str | Path | Mapping[str, Any]) -> Law:
