@@ -16,6 +16,7 @@ from matplotlib.ticker import Formatter, Locator, MaxNLocator, NullLocator
 
 from minitransformer.errors import UserError
 from minitransformer.laws.fit import Law, short
+from minitransformer.laws.frontier import IsoFlop, Slices
 
 OURS, PAPER, HELD_OUT, GREY = "#0072B2", "#D55E00", "#007A5A", "#767676"  # after Okabe and Ito 2008, text-safe on white
 SERIES = (OURS, PAPER, HELD_OUT, "#AA4499", "#9A6700", "#000000")
@@ -167,8 +168,9 @@ def law_figure(
                 notes.append((f"{paper_name}, dashed: {symbol} = {paper:.3g}", PAPER))
             if law.holdout:
                 h = law.holdout
-                x = np.array([law.means.x[-2], h.x])
-                top.plot(x, h.predicted * (x / h.x) ** -h.exponent, color=HELD_OUT, ls=":")
+                if h.exponent is not None:
+                    x = np.array([law.means.x[-2], h.x])
+                    top.plot(x, h.predicted * (x / h.x) ** -h.exponent, color=HELD_OUT, ls=":")
                 top.errorbar(
                     h.x, h.predicted, [[h.predicted - h.low], [h.high - h.predicted]],
                     fmt="D", ms=5, mfc="white", color=HELD_OUT, capsize=5, lw=1.4, zorder=3,
@@ -212,6 +214,79 @@ def learning_curve_figure(
     if unigram:
         references["counting single tokens"] = unigram
     return law_figure(law, xlabel=xlabel, references=references, **options)
+
+
+def scientific(value: float) -> str:
+    """3.8e10: two digits, without padding."""
+    return f"{value:.1e}".replace("e+", "e").replace("e0", "e")
+
+
+def isoflop_figure(
+    slices: Slices, found: IsoFlop, best_runs: IsoFlop | None = None, ylabel: str = "validation loss (nats per token)"
+) -> Figure:
+    """Runs of equal compute with a parabola for each budget and its minimum; right, N*(C) through the minima.
+
+    best_runs: what `frontier.argmin` makes of the same slices, drawn as squares beside it.
+    """
+    colours = [matplotlib.colormaps["viridis_r"](c) for c in np.linspace(0.4, 1, len(slices.C))]
+    with _drawing(1, 2, (6.4, 3.9), width_ratios=[1.1, 1]) as (figure, (left, right)):
+        _log(left)
+        _log(right)
+        for b, (C, minimum, colour) in enumerate(zip(slices.C, found.minima, colours)):
+            rows = slices.budget == b
+            left.plot(slices.N[rows], slices.loss[rows], "o", color=colour, ms=4.5)
+            if minimum.coefficients:
+                N = np.geomspace(slices.N[rows].min(), slices.N[rows].max(), 60)
+                left.plot(N, minimum.curve(N), color=colour, lw=1.2)
+            if minimum.N.value:
+                left.plot(minimum.N.value, minimum.loss.value, "D", mfc="white", mec=colour, ms=5, zorder=4)
+        runs = [(best_runs, "s", PAPER, "best run of each budget")] if best_runs else []
+        for result, marker, colour, _ in [*runs, (found, "D", OURS, "")]:
+            known = [m for m in result.minima if m.N.value]
+            for m in known if result is found else ():
+                if m.N.low is not None:
+                    right.plot([m.C, m.C], [m.N.low, m.N.high], color=colour, lw=1.2)
+            right.plot([m.C for m in known], [m.N.value for m in known], marker, mfc="white", mec=colour, ms=5.5, ls="none", zorder=4)
+            if result.size:
+                C = np.array([result.size.C.min(), result.size.C.max()])
+                right.plot(C, [result.size.at(c).value for c in C], color=colour, ls="-" if result is found else (0, (5, 3)), lw=1.5)
+        low, high = left.get_ylim()
+        left.set_ylim(low, high * (high / low) ** (0.06 * len(slices.C)))
+        some = slices.C[[0, len(slices.C) // 2, -1]] if len(slices.C) > 2 else slices.C
+        right.set_xticks(some, [scientific(C) for C in some])
+        right.yaxis.set_label_position("right")
+        right.yaxis.tick_right()
+        right.margins(x=0.15, y=0.32)
+        left.set(xlabel="N (parameters)", ylabel=ylabel)
+        right.set(xlabel="C (FLOPs)", ylabel="best N (parameters)")
+        _note(left, [(f"C = {scientific(C)}", colour) for C, colour in zip(slices.C, colours)])
+        _note(right, [("◆ minimum of parabola", OURS), *((f"■ {text}", colour) for *_, colour, text in runs)])
+    return figure
+
+
+def ends_figure(
+    ends: dict[str, Sequence[tuple[float, float]]],
+    best: tuple[float, float] | None = None,
+    best_name: str = "the minimum",
+    xlabel: str = "alpha (exponent of N)",
+    ylabel: str = "beta (exponent of D)",
+) -> Figure:
+    """Where searches ended: a cloud of pairs (k, 2) for each name, and the best pair known as a cross."""
+    if not ends or not all(len(pairs) for pairs in ends.values()):
+        raise UserError("there are no ends of searches to draw")
+    kinds = [(c, *m) for c, m, _ in zip((PAPER, OURS, *SERIES[2:]), MARKERS.items(), ends)]
+    with _drawing() as (figure, (axis,)):
+        _log(axis)
+        for pairs, (colour, marker, _) in zip(ends.values(), kinds):
+            axis.plot(*np.asarray(pairs, float).T, marker, mfc="none", mec=colour, ms=6.5, mew=1.3, alpha=0.85, ls="none")
+        notes = [(f"{sign} {name}", colour) for name, (colour, _, sign) in zip(ends, kinds)]
+        if best is not None:
+            axis.plot(*best, "x", color="black", ms=9, mew=2, zorder=5)
+            notes.append((f"✕ {best_name}", "black"))
+        axis.margins(0.12)
+        axis.set(xlabel=xlabel, ylabel=ylabel)
+        _note(axis, notes)
+    return figure
 
 
 def curves_figure(
@@ -288,7 +363,6 @@ def two_axes_figure(
         axes[0].set_ylabel(ylabel)
         _note(axes[1], [(f"{sign} {d:.0f} layer{'s' if d != 1 else ''}", c) for d, (c, _, sign) in zip(depths, kinds)])
     return figure
-
 
 
 def claim_figure(claim_id: str, store: str | None = None) -> Figure:

@@ -8,9 +8,11 @@ import pytest
 
 from minitransformer.errors import UserError
 from minitransformer.figures import (
-    Curve, PlainLog, _apart, curves_figure, law_figure, learning_curve_figure, plain, style, two_axes_figure,
+    Curve, PlainLog, _apart, curves_figure, ends_figure, isoflop_figure, law_figure, learning_curve_figure,
+    plain, scientific, style, two_axes_figure,
 )
 from minitransformer.laws import fit
+from minitransformer.laws.frontier import argmin, by_budget, parabolas
 
 
 
@@ -35,6 +37,13 @@ def curves():
     return [Curve(n, t, f + 2 * (t / 10) ** -0.7) for n, f in ((1568, 2.27), (6272, 1.9), (98816, 1.52)) for _ in range(2)]
 
 
+def valleys(slope=0.6):
+    """Four budgets with their best size at 1e4 (C / 1e11)^slope."""
+    C, x = (v.ravel() for v in np.meshgrid(np.geomspace(3e10, 3e11, 4), np.linspace(-1.5, 1.5, 7)))
+    N = 1e4 * (C / 1e11) ** slope * np.exp(x)
+    return by_budget({"N": N, "D": C / (6 * N), "C": C, "loss": 2 * (C / 1e11) ** -0.05 * np.exp(0.02 * x**2)})
+
+
 def texts(figure):
     return " | ".join(t.get_text() for a in figure.axes for t in a.texts)
 
@@ -51,6 +60,8 @@ def figures(law):
     yield curves_figure([Curve(c.size, c.x * c.size * 1e7, c.loss) for c in curves()], xlabel="training compute (FLOPs)")
     yield two_axes_figure([3e3, 9e3, 4e3, 1e4], [1e3, 6e3, 1e3, 6e3], [2.2, 2.0, 2.3, 2.1], [1, 1, 2, 2])
     yield law_figure(fit_power_law(*ladder(3)))
+    yield isoflop_figure(valleys(), parabolas(valleys()), argmin(valleys()))
+    yield ends_figure({"mean": [(0.1, 0.3), (1.4, 2.0)], "sum": [(0.35, 0.37)]}, (0.35, 0.37))
 
 
 def test_every_axis_is_labelled_with_units_and_ticks_that_can_be_read(law):
@@ -188,3 +199,41 @@ def test_style_is_a_context():
 def test_figures_never_import_torch():
     code = "import sys, minitransformer.figures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_isoflop_marks_the_minima_and_the_line_through_them():
+    slices = valleys()
+    found = parabolas(slices)
+    left, right = isoflop_figure(slices, found, argmin(slices)).axes
+    for minimum in found.minima:
+        assert (round(minimum.N.value, 6), round(minimum.loss.value, 6)) in drawn(left)
+        assert (round(minimum.C, 6), round(minimum.N.value, 6)) in drawn(right)
+    C, N = right.lines[-1].get_data()
+    assert np.diff(np.log(N)) / np.diff(np.log(C)) == pytest.approx(0.6)
+    assert "best run of each budget" in texts(left.figure)
+    assert "best run" not in texts(isoflop_figure(slices, found))
+
+
+def test_isoflop_without_a_minimum_shows_the_runs_alone():
+    C, N = (v.ravel() for v in np.meshgrid([1e10, 1e11], [1e3, 1e4, 1e5, 1e6]))
+    slices = by_budget({"N": N, "D": C / N / 6, "C": C, "loss": 3 * N**-0.1})
+    left, right = isoflop_figure(slices, parabolas(slices)).axes
+    assert len(left.lines) >= 2 and not any(len(line.get_xdata()) for line in right.lines)
+
+
+def test_ends_are_drawn_in_pairs_with_the_minimum():
+    figure = ends_figure({"mean": [(0.1, 0.3), (1.4, 2.0)], "sum": [(0.35, 0.37)]}, (0.36, 0.38))
+    assert {(0.1, 0.3), (1.4, 2.0), (0.35, 0.37), (0.36, 0.38)} <= drawn(figure.axes[0])
+    assert texts(figure) == "● mean | ■ sum | ✕ the minimum"
+    with pytest.raises(UserError, match="no ends"):
+        ends_figure({})
+
+
+def test_scientific_has_no_padding():
+    assert [scientific(v) for v in (3.77e10, 1e9, 5.5e-4)] == ["3.8e10", "1.0e9", "5.5e-04"]
+
+
+def test_a_law_with_a_floor_is_drawn_with_its_hold_out():
+    N, loss = ladder(7)
+    figure = law_figure(fit("power-floor", loss + 1, N=N))
+    assert "largest held out" in texts(figure)
