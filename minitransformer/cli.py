@@ -45,9 +45,11 @@ def _device(name: str, scale: str) -> str:
 
 
 def _estimate(todo, workers: int | None) -> str:
-    from .sweeps.execute import estimate_seconds
+    """A comma and the minutes to expect; empty where measuring them would take too long."""
+    from .sweeps.timing import estimate
     processes = min(workers or os.cpu_count() or 1, max(len(todo.stacks), 1))
-    return f"about {estimate_seconds(todo, processes) / 60:.1f} minutes on {processes} core{'s' * (processes > 1)} of this machine"
+    seconds = estimate(todo, processes)
+    return "" if seconds is None else f", about {seconds / 60:.1f} minutes on {processes} core{'s' * (processes > 1)} of this machine"
 
 
 def _train(configs, store, workers: int | None, device: str) -> None:
@@ -55,8 +57,8 @@ def _train(configs, store, workers: int | None, device: str) -> None:
     from .sweeps import execute
     todo = execute.plan(configs, store, device)
     if todo.missing:
-        time = _estimate(todo, workers) if device == "cpu" else f"{todo.flops:.2e} FLOPs"
-        print(f"training {todo.missing} runs, {time}", file=sys.stderr, flush=True)
+        time = _estimate(todo, workers) if device == "cpu" else f", {todo.flops:.2e} FLOPs"
+        print(f"training {todo.missing} runs{time}", file=sys.stderr, flush=True)
     execute.sweep(configs, store, workers, device)
     print(f"trained {todo.missing} runs; {todo.finished} were already in {store.path}", file=sys.stderr)
 
@@ -139,7 +141,7 @@ def sweep(spec: Annotated[str, typer.Argument(help="Name of a spec that comes wi
         for stack in todo.stacks:
             first, steps = stack[0], max(config.steps for config in stack)
             print(f"{len(stack):5d} {first.n_layer:7d} {first.d_model:6d} {steps:7d} {first.lr:9.2g} {sum(map(execute.cost, stack)):9.2e}")
-        print(f"{todo.missing} runs to train, {todo.finished} finished; at most {todo.flops:.2e} FLOPs, {_estimate(todo, workers)}")
+        print(f"{todo.missing} runs to train, {todo.finished} finished; at most {todo.flops:.2e} FLOPs{_estimate(todo, workers)}")
         return
     _train(configs, runs, workers, _device(device, scale))
     if export:
@@ -453,7 +455,8 @@ def diagnose_command(
     train = rows["train_loss"].to_numpy() if "train_loss" in rows else None
     found = diagnose(rows["S"].to_numpy(), rows["loss"].to_numpy(), size, law=used, train_loss=train, decayed=decayed, **numbers)
     if json_:
-        _print_json({**found.to_dict(), "table_notes": rows.attrs["notes"]})
+        answer = found.to_dict()
+        _print_json({**answer, "notes": [*rows.attrs["notes"], *answer["notes"]]})
         return
     print(found.summary())
     for note in rows.attrs["notes"]:

@@ -9,12 +9,13 @@ import pytest
 
 from minitransformer import laws
 from minitransformer.errors import UserError
-from minitransformer.laws import design as room
-from minitransformer.laws.design import Noise, Rates, design, measure_rates, noise_of, seconds_of, simulate
+from minitransformer.laws import simulate as room
+from minitransformer.laws.design import TOKENS_PER_PARAMETER, design
+from minitransformer.laws.simulate import Noise, noise_of, simulate
 from minitransformer.sweeps import execute
 from minitransformer.sweeps.grid import load_spec
 from minitransformer.sweeps.store import RunStore, reference_table, run_table
-from minitransformer.training.config import RunConfig
+from minitransformer.sweeps.timing import Rates, measure_rates, seconds_of
 
 # a machine on which a step costs as much as a line in width, and two processes start at once
 RATES = Rates((8, 128), (2e-3, 2e-2), (1e-3, 2e-2), (0.05, 1.0), (0.05, 1.0), 2.0, 2)
@@ -42,7 +43,7 @@ def test_the_spec_is_a_sweep_of_the_cost_that_was_said(made, tmp_path):
     configs = spec.configs("laptop")
     assert len(configs) == made.runs == sum(p["seeds"] for p in made.points)
     assert made.flops == pytest.approx(sum(map(execute.cost, configs)))
-    assert made.seconds == pytest.approx(seconds_of(configs, RATES))
+    assert made.seconds == pytest.approx(seconds_of(execute.plan(configs, ()).stacks, RATES))
     assert 60 < made.seconds <= 120
     assert spec.rules == load_spec("budgets").rules
     assert {(c.d_model, c.steps) for c in configs} == {(p["d_model"], p["steps"]) for p in made.points}
@@ -69,7 +70,7 @@ def test_a_longer_sweep_tells_more(own, made):
 def test_a_ladder_is_designed_at_one_horizon(own, tmp_path):
     ladder = design(2, own[1], goal="power", rates=RATES)
     assert len({p["steps"] for p in ladder.points}) == 1
-    assert min(p["D"] for p in ladder.points) >= room.TOKENS_PER_PARAMETER * max(p["N"] for p in ladder.points) * 0.99
+    assert min(p["D"] for p in ladder.points) >= TOKENS_PER_PARAMETER * max(p["N"] for p in ladder.points) * 0.99
     assert list(ladder.intervals) == ["alpha_N"]
     assert len(read(ladder.spec, tmp_path).configs("laptop")) == ladder.runs
     power = laws.fit("power", own[0].loss, N=own[0].N)
@@ -110,7 +111,7 @@ def test_the_own_grid_comes_out_as_it_did(own):
     cheap = (table.N * table.D < np.sort(cost)[-law.holdout.n_held] * 0.999).to_numpy()
     noise = noise_of(law)
     rough = Noise(noise.seed, math.sqrt(law.engine.sigma**2 - law.engine.seeds), 1e-3, "independent")
-    within = [simulate(law, N=table.N[cheap], D=table.D[cheap], target=law.holdout.at, noise=n, full_fits=0).within_percent
+    within = [simulate(law, N=table.N[cheap], D=table.D[cheap], target=law.holdout.at, noise=n, printed=False).within_percent
               for n in (noise, rough)]
     assert within[1] < abs(law.holdout.error_percent) < within[0]
 
@@ -136,7 +137,7 @@ def test_misfit_is_measured_as_large_as_it_was_made(own):
 
 def test_without_noise_every_sweep_finds_the_law(own):
     table, law = own
-    quiet = simulate(law, N=table.N, D=table.D, noise=Noise(1e-7, 0.0, 1.0, ""), full_fits=0, simulations=20)
+    quiet = simulate(law, N=table.N, D=table.D, noise=Noise(1e-7, 0.0, 1.0, ""), printed=False, simulations=20)
     for name, expected in quiet.intervals.items():
         assert expected.half_width < 1e-3
         assert expected.value == pytest.approx(law.parameters[name].value, abs=1e-3)
@@ -146,18 +147,6 @@ def test_without_noise_every_sweep_finds_the_law(own):
 def test_noise_of_a_law_read_from_a_file_is_like_that_of_the_law(own):
     kept = noise_of(laws.read_law(json.loads(json.dumps(own[1].to_dict()))))
     assert (kept.seed, kept.misfit) == pytest.approx((noise_of(own[1]).seed, noise_of(own[1]).misfit))
-
-
-def test_seconds_play_the_sweep_through():
-    one = RunConfig(d_model=8, n_ctx=64, batch_size=8, steps=100, eval_ratio=10.0)
-    flat = Rates((8, 16), (1.0, 1.0), (0.5, 0.5), (7.0, 7.0), (3.0, 3.0), 11.0, 2)
-    assert seconds_of([one], flat) == pytest.approx(100 + 7)
-    longer = dataclasses.replace(one, steps=300)  # measured at 300 and at 30, while both train
-    assert seconds_of([one, longer], flat) == pytest.approx(100 * 1.5 + 200 + (7 + 3) + 7 + (7 + 3))
-    other = dataclasses.replace(one, d_model=16, n_head=1)
-    assert seconds_of([one, other], flat) == pytest.approx(107 + 11)
-    assert seconds_of([one, other], dataclasses.replace(flat, workers=1)) == pytest.approx(214)
-    assert seconds_of([], flat) == 0
 
 
 @pytest.mark.parametrize("minutes", [0, -1, math.nan, math.inf, "soon", None])
@@ -176,14 +165,13 @@ def test_a_budget_too_short_is_told_what_would_do(goal):
 
 @pytest.mark.parametrize("wrong, message", [
     (dict(goal="kaplan"), "no sweep can be designed"),
-    (dict(law=laws.published("kaplan-n")), "give a law of both"),
-    (dict(law=laws.published("kaplan-d"), goal="power"), "give a law of N"),
+    (dict(law=laws.published("kaplan-n")), "from a law of N: give a law of N and D"),
+    (dict(law=laws.published("kaplan-d"), goal="power"), "from a law of D: give a law of N"),
     (dict(law=laws.published("kaplan-b-crit")), "cannot be designed from a law of L"),
     (dict(law=laws.fit("power", [], N=[])), "no law to design from"),
     (dict(device="abacus"), "unknown device"),
     (dict(workers=0), "workers"),
     (dict(simulations=3), "simulations"),
-    (dict(spec="no-such-sweep"), "no spec"),
     (dict(settings={"widht": 3}), "unknown setting"),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_one_line(wrong, message):
@@ -203,8 +191,9 @@ def test_a_card_that_is_not_here_is_not_guessed(monkeypatch):
 def test_from_design_to_law(small_text, tmp_path):
     """A short design on a real probe, trained and fitted: a law, or the reason why there is none."""
     settings = {"corpus": small_text, "eval_tokens": 4096, "n_ctx": 16, "warmup_steps": 5}
-    config = load_spec("budgets")._config({**load_spec("budgets").base, **settings, "d_model": 8}, set())
-    rates = measure_rates(config, 1, widths=(8, 24))
+    base = dataclasses.replace(load_spec("budgets"), scales={"two": {"d_model": [8, 24]}})
+    base.base.update(settings)
+    rates = measure_rates(base.configs("two"), 1)
     assert rates.startup == 0 and min(rates.step + rates.evaluation + rates.step_more) > 0
     made = design(0.05, rates=rates, settings=settings, simulations=20)
     configs = read(made.spec, tmp_path).configs("laptop")

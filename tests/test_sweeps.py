@@ -12,7 +12,7 @@ import pytest
 
 from minitransformer import accounting
 from minitransformer.errors import UserError
-from minitransformer.sweeps import execute
+from minitransformer.sweeps import execute, timing
 from minitransformer.sweeps.grid import SPECS, load_spec
 from minitransformer.sweeps.store import RunStore, run_table
 from minitransformer.training.config import RunConfig
@@ -176,7 +176,44 @@ def test_the_plan_costs_what_the_accounting_says(tmp_path, small_text):
     groups = accounting.Shape("transformer", 1, 8, next(train([config])).vocab_size, 16)
     forward = sum(accounting.forward_flops(groups).values())
     assert todo.missing == 1 and todo.flops == 3 * forward * 20 * 64 + 1 * 1600 * forward
-    assert execute.estimate_seconds(todo, 1) > 0
+
+
+def test_seconds_play_the_sweep_through():
+    one = RunConfig(d_model=8, n_ctx=64, batch_size=8, steps=100, eval_ratio=10.0)
+    flat = timing.Rates((8, 16), (1.0, 1.0), (0.5, 0.5), (7.0, 7.0), (3.0, 3.0), 11.0, 2)
+
+    def seconds_of(configs, rates=flat):
+        return timing.seconds_of(execute.plan(configs, ()).stacks, rates)
+
+    assert seconds_of([one]) == pytest.approx(100 + 7)
+    longer = dataclasses.replace(one, steps=300)  # measured at 300 and at 30, while both train
+    assert seconds_of([one, longer]) == pytest.approx(100 * 1.5 + 200 + (7 + 3) + 7 + (7 + 3))
+    other = dataclasses.replace(one, d_model=16, n_head=1)
+    assert seconds_of([one, other]) == pytest.approx(107 + 11)
+    assert seconds_of([one, other], dataclasses.replace(flat, workers=1)) == pytest.approx(214)
+    assert seconds_of([]) == 0
+
+
+def test_an_estimate_is_of_the_sweeps_own_shapes(small_text):
+    """Of each depth its smallest, a middle and its largest width are probed, and the sweep is played through with those."""
+    base = RunConfig(corpus=small_text, n_head=1, n_ctx=16, batch_size=4, steps=10**6, eval_tokens=1600)
+    shallow, deep = ([dataclasses.replace(base, n_layer=n, d_model=d) for d in widths] for n, widths in ((1, (8, 12, 16, 20)), (2, (12,))))
+    alone = [timing.seconds_of(execute.plan(one, ()).stacks, timing.measure_rates(probed, 1))
+             for one, probed in ((shallow, [shallow[0], *shallow[2:]]), (deep, deep))]
+    assert timing.estimate(execute.plan(shallow + deep, ()), 1) == pytest.approx(sum(alone))
+
+
+def test_no_time_is_told_where_a_probe_would_cost_too_much(small_text):
+    few = RunConfig(corpus=small_text, d_model=8, n_head=1, n_ctx=16, batch_size=4, steps=20, eval_tokens=1600)
+    large = dataclasses.replace(few, d_model=512, n_ctx=256, batch_size=64, steps=10**4)
+    assert timing.estimate(execute.plan([few], ()), 1) is None
+    assert timing.estimate(execute.plan([large], ()), 1) is None
+
+
+def test_a_spec_written_as_text_is_read_as_the_same(tmp_path):
+    spec = dataclasses.replace(load_spec("depths"), title='Depth "by" width \\ größer')
+    (tmp_path / "depths.toml").write_text(spec.toml(), encoding="utf-8")
+    assert load_spec(tmp_path / "depths.toml") == spec
 
 
 def test_killed_in_the_middle_nothing_finished_is_lost_or_repeated(tmp_path, small_text):

@@ -73,21 +73,6 @@ def _split(group: list[RunConfig], most: float) -> list[list[RunConfig]]:
     return stacks
 
 
-def estimate_seconds(plan: Plan, workers: int) -> float:
-    """Rough training time on this machine: its matrix-product rate, less what small matrices waste."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    a = torch.randn(512, 512)
-    rate = 0.0
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ a
-        rate = max(rate, 2 * 512**3 / (time.perf_counter() - start))
-    torch.set_num_threads(threads)
-    seconds = [sum(map(cost, stack)) / (rate * stack[0].d_model / (stack[0].d_model + 40)) for stack in plan.stacks]
-    return max([sum(seconds) / workers, *seconds[:1]])
-
-
 def sweep(configs: Iterable[RunConfig], store: RunStore, workers: int | None = None, device: str = "cpu",
           quiet: bool = False) -> Plan:
     """Train every config that has no finished run in the store; return what there was to do.

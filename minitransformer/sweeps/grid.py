@@ -19,6 +19,7 @@ A scale may override anything in [base]; a setting named in a scale or point is 
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import sys
 from dataclasses import dataclass
@@ -75,6 +76,22 @@ class Spec:
         if corpus not in SOURCES:
             settings["corpus_sha256"] = fingerprint(corpus)
         return RunConfig.from_dict(settings)
+
+    def toml(self) -> str:
+        """The text of a file that load_spec reads as this spec."""
+        sections = {"base": self.base, "rules": self.rules, **{f"scales.{name}": scale for name, scale in self.scales.items()}}
+        lines = [f"title = {_toml(self.title)}"]
+        for name, section in sections.items():
+            lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in section.items())]
+        return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def load_spec(spec: str | Path) -> Spec:

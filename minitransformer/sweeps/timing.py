@@ -1,0 +1,178 @@
+"""How long a sweep will take on this machine, measured rather than guessed.
+
+A probe trains real stacks for a moment, in as many processes as the sweep will use and at the same time, and so measures
+a step and an evaluation of each width, alone and stacked, and how long the processes take to start. `seconds_of` plays
+the sweep through with these: the same stacks, in the same order, on the same number of workers. A processor's rate of
+matrix products says little about it: most of a small model's step is not spent in them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import statistics
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Iterable, Sequence
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+
+from ..data.text import load_corpus
+from ..models.layers import initialise
+from ..training.config import RunConfig
+from ..training.evaluation import evaluate, fixed_windows
+from ..training.loop import AdamW, backward, build_model
+from ..training.schedules import evaluation_steps
+from .execute import Plan, cost
+
+STACK, SECONDS, EVAL_TOKENS = 4, 0.06, 4096  # of a probe: models in a stack, seconds for each thing measured, tokens evaluated
+WORTH_A_PROBE = 3e11                         # FLOPs of a sweep: a cheaper one is over in seconds
+TOO_DEAR = 3e10                              # FLOPs of a step and an evaluation in a probe, which makes some fifteen of them
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds as measured: of a step and of an evaluation at each width, for one model (`step`) and each more (`more`)."""
+
+    widths: tuple[int, ...]
+    step: tuple[float, ...]
+    step_more: tuple[float, ...]
+    evaluation: tuple[float, ...]
+    evaluation_more: tuple[float, ...]
+    startup: float
+    workers: int
+    busy: float = 1.0  # seconds that passed for each second that the probe had of a processor
+
+    def at(self, width: int) -> tuple[float, float, float, float]:
+        """step, step_more, evaluation, evaluation_more at a width, between widths measured straight in logs."""
+        z = np.log(self.widths)
+        columns = (self.step, self.step_more, self.evaluation, self.evaluation_more)
+        return tuple(float(np.exp(np.interp(math.log(width), z, np.log(column)))) for column in columns)
+
+
+def estimate(todo: Plan, workers: int) -> float | None:
+    """Seconds that a plan should take on so many cores of this machine, by a probe of its smallest, a middle and its largest width.
+
+    None where a probe would be too dear: for a sweep of seconds, and for models so large that they want a card.
+    """
+    if todo.flops < WORTH_A_PROBE or max(cost(_probed(stack[0])) for stack in todo.stacks) > TOO_DEAR:
+        return None
+    shapes: dict[tuple, dict[int, RunConfig]] = {}  # runs that differ in more than width are probed apart
+    for first, *_ in todo.stacks:
+        shapes.setdefault(_but_for_width(first), {})[first.d_model] = first
+    rates = {}
+    for shape, configs in shapes.items():
+        widths = sorted(configs)
+        rates[shape] = measure_rates([configs[d] for d in sorted({widths[0], widths[len(widths) // 2], widths[-1]})], workers)
+    seconds = [_stack_seconds(stack, rates[_but_for_width(stack[0])]) for stack in todo.stacks]
+    return _last_end(seconds, workers, max(found.startup for found in rates.values()))
+
+
+def _but_for_width(config: RunConfig) -> tuple:
+    return replace(config, d_model=1, n_head=1).stack_key
+
+
+def _probed(config: RunConfig) -> RunConfig:
+    return replace(config, steps=1, seed=0, lr=1e-3, train_tokens=0, eval_tokens=min(EVAL_TOKENS, config.eval_tokens))
+
+
+def seconds_of(stacks: Iterable[Sequence[RunConfig]], rates: Rates) -> float:
+    """How long these stacks should take: in their order, each to the first free worker."""
+    return _last_end([_stack_seconds(stack, rates) for stack in stacks], rates.workers, rates.startup)
+
+
+def _last_end(seconds: Sequence[float], workers: int, startup: float) -> float:
+    if not seconds:
+        return 0.0
+    free = [0.0] * min(workers, len(seconds))
+    for one in seconds:
+        heapq.heappush(free, heapq.heappop(free) + one)
+    return max(free) + (startup if len(free) > 1 else 0.0)
+
+
+def _stack_seconds(stack: Sequence[RunConfig], rates: Rates) -> float:
+    step, step_more, evaluation, evaluation_more = rates.at(stack[0].d_model)
+    ends = np.array([config.steps for config in stack])
+    seconds, before = 0.0, 0
+    for end in np.unique(ends):
+        seconds += (end - before) * (step + step_more * ((ends >= end).sum() - 1))
+        before = end
+    for due in {s for config in set(stack) for s in evaluation_steps(config)}:
+        seconds += evaluation + evaluation_more * ((ends >= due).sum() - 1)
+    return float(seconds)
+
+
+def measure_rates(configs: Sequence[RunConfig], workers: int, device: str = "cpu") -> Rates:
+    """Train stacks of the shape of each config for a moment, in `workers` processes at once as a sweep would.
+
+    configs: one of each width to measure, in order, alike in everything else. A few tenths of a second each; remembered.
+    """
+    return _measure_rates(tuple(map(_probed, configs)), configs[0].eval_tokens, workers, device)
+
+
+@lru_cache(maxsize=32)
+def _measure_rates(configs: tuple[RunConfig, ...], eval_tokens: int, workers: int, device: str) -> Rates:
+    load_corpus(configs[0].corpus, configs[0].tokenizer, configs[0].vocab_size or None)
+    began = time.time()
+    found = Parallel(n_jobs=workers)(delayed(_probe)(configs, device) for _ in range(workers))
+    startup = max(min(max(0.0, start - began), spent) for start, spent, _, _ in found) if workers > 1 else 0.0
+    step, step_more, *evaluations = np.mean([times for *_, times in found], axis=0)
+    columns = step, step_more, *(column * eval_tokens / configs[0].eval_tokens for column in evaluations)
+    return Rates(tuple(c.d_model for c in configs), *(tuple(map(float, column)) for column in columns), float(startup), workers,
+                 max(busy for *_, busy, _ in found))
+
+
+def _probe(configs: tuple[RunConfig, ...], device: str) -> tuple[float, float, float, list[list[float]]]:
+    """When it began, processor time spent until then, seconds passed per second of processor time, and four rows: of each
+    width the seconds of a step for one model and for each more, and of an evaluation likewise."""
+    began, spent, passed = time.time(), time.process_time(), time.perf_counter()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rows = []
+        for config in configs:
+            alone, stacked = (_time_stack(config, K, torch.device(device)) for K in (1, STACK))
+            more = [max((s - a) / (STACK - 1), 1e-3 * a) for a, s in zip(alone, stacked)]
+            rows.append([alone[0], more[0], alone[1], more[1]])
+    finally:
+        torch.set_num_threads(threads)
+    busy = (time.perf_counter() - passed) / (time.process_time() - spent) if device == "cpu" else 1.0
+    return began, spent, max(busy, 1.0), np.array(rows).T.tolist()
+
+
+def _time_stack(config: RunConfig, K: int, where: torch.device) -> tuple[float, float]:
+    """Seconds of a step and of an evaluation of K models; of processor time where it can be, which other programs do not disturb."""
+    corpus = load_corpus(config.corpus, config.tokenizer, config.vocab_size or None)
+    model = build_model(config, corpus.vocab_size, K)
+    initialise(model, list(range(K)))
+    optimiser = AdamW(model.to(where), [config] * K, where)
+    windows = torch.from_numpy(fixed_windows(corpus.val, config.n_ctx, config.eval_tokens).astype(np.int64)).to(where)
+    batch = windows[torch.arange(K * config.batch_size) % len(windows)].view(K, config.batch_size, -1)
+    rates = torch.full((K, 1), 1e-4, device=where)
+    cast = torch.autocast(where.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+    clock = time.process_time if where.type == "cpu" else time.perf_counter
+
+    def step():
+        with cast:
+            backward(model, batch).sum()
+        optimiser.step(rates)
+
+    def measure():
+        with cast:
+            evaluate(model, K, windows)
+
+    def timed(work) -> float:
+        work()
+        taken: list[float] = []
+        while len(taken) < 2 or sum(taken) < SECONDS:
+            start = clock()
+            work()
+            if where.type == "cuda":
+                torch.cuda.synchronize()
+            taken.append(clock() - start)
+        return statistics.median(taken)
+
+    return timed(step), timed(measure)
