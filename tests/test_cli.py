@@ -1,11 +1,19 @@
 """The command line as a user meets it: one clear line for every mistake, stable JSON, help that teaches."""
 
 import json
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
+
+from minitransformer.claims import kit_law
+from minitransformer.laws import FORMS, fit, form, plan, published, read_law
+from minitransformer.laws.diagnose import STAGES
+from minitransformer.sweeps.store import reference_table
+from terminal import command as here
 
 
 def run(*arguments, **environment):
@@ -17,7 +25,7 @@ def run(*arguments, **environment):
 @pytest.mark.parametrize("arguments", [
     ["bogus"], ["sweep"], ["sweep", "nope"], ["sweep", "ladder", "--scale", "huge"], ["replicate", "--only", "kaplan.x"],
     ["replicate", "--workers", "0"], ["data", "get", "nope"], ["sweep", "ladder", "--export", "runs.txt"],
-    ["claims", "--only", "nope"], ["sweep", "ladder", "--scale", "smoke", "--device", "quantum"]])
+    ["claims", "--only", "nope"], ["sweep", "ladder", "--scale", "smoke", "--device", "quantum"], ["fit", "nope.csv", "--law", "power"]])
 def test_a_mistake_is_one_line_and_status_2(arguments, tmp_path):
     result = run(*arguments, MINITRANSFORMER_STORE=str(tmp_path / "runs"))
     assert result.returncode == 2 and result.stdout == ""
@@ -26,7 +34,8 @@ def test_a_mistake_is_one_line_and_status_2(arguments, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["replicate", "--help"], ["sweep", "--help"], ["claims", "--help"],
-                                       ["data", "--help"], ["data", "list", "--help"], ["data", "get", "--help"]])
+                                       ["data", "--help"], ["data", "list", "--help"], ["data", "get", "--help"], ["fit", "--help"],
+                                       ["plan", "--help"], ["diagnose", "--help"], ["design", "--help"]])
 def test_help_teaches(arguments):
     result = run(*arguments)
     assert result.returncode == 0 and "Usage" in result.stdout and len(result.stdout) > 150
@@ -64,3 +73,155 @@ def test_claims_check_passes_on_what_is_committed():
 
 def test_data_list_names_every_corpus():
     assert {row["name"] for row in json.loads(run("data", "list", "--json").stdout)} >= {"sotu", "fiction"}
+
+
+# --- laws --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [
+    ["fit", "nope.csv"], ["plan"], ["plan", "--compute", "0"], ["plan", "--compute", "1e999"],
+    ["plan", "--params", "7Q"], ["plan", "--compute", "1e20", "--law", "nope.json"], ["plan", "--compute", "1e20", "--law", "kaplan-n"],
+    ["plan", "--params", "1e200"], ["plan", "--tokens", "1", "--law", "besiroglu"], ["plan", "--steps", "10"],
+    ["diagnose", "nope.csv", "--params", "1M"], ["diagnose", "nope.csv"], ["diagnose", "nope.csv", "--params", "none"],
+    ["design", "--minutes", "-1"], ["design", "--minutes", "ten"], ["design", "--minutes", "5", "--spec", "grid.csv"],
+    ["design", "--minutes", "5", "--goal", "nope"], ["design", "--minutes", "5", "--law", "nope"]])
+def test_a_mistake_with_laws_is_one_line_and_status_2(arguments):
+    status, out, err = here(*arguments)
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("minitransformer: ") and len(line) > 30
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("table") / "runs.csv"
+    reference_table("budgets").to_csv(path, index=False)
+    return path
+
+
+def test_help_names_every_law_and_shows_examples():
+    text = here("fit", "--help").stdout
+    assert not [name for name in FORMS if name not in text]
+    for command in ("fit", "plan", "diagnose", "design"):
+        assert here(command, "--help").stdout.count(f"  minitransformer {command} ") >= 2
+
+
+def test_a_fit_goes_into_a_file_that_plans(runs, tmp_path):
+    file = tmp_path / "law.json"
+    result = here("fit", str(runs), "--law", "chinchilla", "--out", str(file), "--json")
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    table = reference_table("budgets")
+    law = fit("chinchilla", table.loss, N=table.N, D=table.D, seed=table.seed)
+    assert {"law", "status", "warnings", "notes", "n_points", "objective", "parameters", "range", "holdout"} <= set(answer)
+    assert answer == json.loads(file.read_text()) == law.to_dict()
+    planned = json.loads(here("plan", "--params", "50k", "--tokens", "2M", "--law", str(file), "--json").stdout)
+    assert planned["prediction"]["value"] == pytest.approx(law.predict(N=5e4, D=2e6).value)
+    assert planned["prediction"]["low"] == pytest.approx(law.predict(N=5e4, D=2e6).low) and planned["allocations"] == []
+
+
+def test_a_fit_in_words(runs):
+    result = here("fit", str(runs), "--law", "power", "--x", "C", "--drop-highest", "2")
+    assert result.returncode == 0 and result.stderr == ""
+    for piece in ("Power law: L(C)", "alpha_C ", "95 % interval", "FLOPs", "Hold-out", "nats", "% of compute", "2 highest of 105", "Next: ", "--compute"):
+        assert piece in result.stdout
+    assert max(map(len, result.stdout.splitlines())) < 200
+
+
+def test_the_next_step_that_a_fit_names_works(runs, tmp_path):
+    file = tmp_path / "law.json"
+    said = here("fit", str(runs), "--law", "power", "--x", "C", "--out", str(file)).stdout
+    (command,) = re.findall(r"`minitransformer (plan .*)`", said)
+    assert here(*command.split()).returncode == 0
+
+
+def test_a_refused_fit_has_a_status_in_json_and_writes_no_law(runs, tmp_path):
+    file = tmp_path / "law.json"
+    result = here("fit", str(runs), "--law", "data-constrained", "--json", "--out", str(file))
+    assert result.returncode == 2 and json.loads(result.stdout)["status"] == "no_repeats" and not file.exists()
+    (line,) = result.stderr.splitlines()
+    assert "no_repeats" in line and "many epochs" in line
+
+
+def test_a_budget_is_split_as_in_python():
+    answer = json.loads(here("plan", "--compute", "1e21", "--law", "besiroglu", "--json").stdout)
+    ours, kaplan = answer["allocations"]
+    assert ours == plan.allocate(published("besiroglu"), 1e21).to_dict()
+    assert kaplan == plan.kaplan_rules(1e21).to_dict() and answer["prediction"] is None
+    words = here("plan", "--compute", "1e21", "--law", "besiroglu").stdout
+    assert "by Kaplan's rules" in words and "tokens per parameter" in words and "Warning: Kaplan's rules" in words
+
+
+@pytest.mark.parametrize("law, more", [("besiroglu", ()), ("kaplan-nd", ()), ("kaplan-ns", ("--batch", "500k")), ("muennighoff", ("--unique-tokens", "1T"))])
+@pytest.mark.parametrize("option, key, value", [("--params", "N", "7B"), ("--tokens", "D", "300B")])
+def test_a_size_gets_the_budget_it_is_best_for(law, more, option, key, value):
+    ours, kaplan = json.loads(here("plan", option, value, "--law", law, *more, "--json").stdout)["allocations"]
+    names = {"--batch": "batch", "--unique-tokens": "unique"}
+    again = plan.allocate(published(law), ours["C"], **{names[more[0]]: {"500k": 5e5, "1T": 1e12}[more[1]]} if more else {})
+    assert ours[key] == {"7B": 7e9, "300B": 3e11}[value] == kaplan[key]
+    assert getattr(again, key) == pytest.approx(ours[key], rel=1e-6)
+    assert getattr(plan.kaplan_rules(kaplan["C"]), key) == pytest.approx(kaplan[key], rel=1e-6)
+
+
+def test_without_a_law_the_kit_plans_by_its_own_and_says_so():
+    result = here("plan", "--compute", "1e12")
+    assert result.returncode == 0 and "the kit's own law" in result.stdout
+    assert all(text in result.stdout for text in kit_law().warning_texts())
+    answer = json.loads(here("plan", "--compute", "1e12", "--law", "kit", "--json").stdout)
+    assert answer["allocations"][0]["loss"] == pytest.approx(plan.allocate(kit_law(), 1e12).loss)
+
+
+@pytest.fixture
+def curve(tmp_path):
+    step = np.geomspace(100, 10_000, 40).round()
+    noise = np.exp(0.003 * np.random.default_rng(0).standard_normal(40))
+    table = pd.DataFrame({"step": step, "val_loss": (1.2 + 12 * step**-0.5) * noise, "train_loss": 1.15 + 12 * step**-0.5})
+    table.to_csv(tmp_path / "curve.csv", index=False)
+    return str(tmp_path / "curve.csv")
+
+
+def test_a_curve_is_diagnosed(curve):
+    answer = json.loads(here("diagnose", curve, "--params", "1M", "--planned-steps", "20k", "--json").stdout)
+    assert answer["stage"] in STAGES and answer["advice"] and answer["expected_end"]["value"] == pytest.approx(1.2 + 12 * 20_000**-0.5, rel=0.03)
+    words = here("diagnose", curve, "--params", "1M", "--planned-steps", "20k")
+    assert words.returncode == 0 and words.stderr == "" and answer["stage"] in words.stdout and "Advice" in words.stdout
+
+
+def test_a_diverged_curve_is_diagnosed_too(curve):
+    table = pd.read_csv(curve)
+    table.loc[35:, "val_loss"] = np.nan
+    table.loc[30:, "train_loss"] = np.inf
+    table.to_csv(curve, index=False)
+    result = here("diagnose", curve, "--params", "1M", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout, parse_constant=pytest.fail)["stage"] == "diverging"
+
+
+def test_a_law_of_the_family_diagnoses(curve, tmp_path):
+    N, S = (v.ravel() for v in np.meshgrid(np.geomspace(1e5, 1e7, 5), np.geomspace(1e3, 1e5, 5)))
+    loss = form("kaplan-ns").loss({"alpha_N": 0.1, "alpha_S": 0.6, "N_c": 1e7, "S_c": 1e2}, N=N, S=S)
+    pd.DataFrame({"N": N, "S": S, "loss": loss}).to_csv(tmp_path / "family.csv", index=False)
+    law = tmp_path / "law.json"
+    assert here("fit", str(tmp_path / "family.csv"), "--law", "kaplan-ns", "--out", str(law)).returncode == 0
+    answer = json.loads(here("diagnose", curve, "--params", "1M", "--law", str(law), "--planned-steps", "20k", "--json").stdout)
+    assert answer["expected_end"]["value"] == pytest.approx(read_law(law).predict(N=1e6, S=2e4).value, rel=0.2)
+
+
+def test_design_is_handed_what_was_asked(monkeypatch, tmp_path, capsys):
+    from minitransformer import cli
+    from minitransformer.laws import design
+
+    class Found:
+        spec = "title = 'a sweep'\n"
+
+        def to_dict(self):
+            return {"runs": 12}
+
+    asked = []
+    monkeypatch.setattr(design, "design", lambda *arguments: asked.append(arguments) or Found())
+    monkeypatch.setattr(sys, "argv", ["minitransformer", "design", "--minutes", "2.5", "--goal", "power", "--law", "kit", "--workers", "2",
+                                      "--spec", str(tmp_path / "grid.toml"), "--json"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0 and json.loads(capsys.readouterr().out) == {"runs": 12}
+    assert asked == [(2.5, kit_law(), "cpu", 2, "power")] and (tmp_path / "grid.toml").read_text() == Found.spec

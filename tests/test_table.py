@@ -1,12 +1,10 @@
 """Anybody's table: what must be read, and what must be refused in one line."""
 
-import contextlib
 import io
 import json
 import re
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -14,25 +12,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from minitransformer import cli
 from minitransformer.errors import UserError
 from minitransformer.laws.forms import form
 from minitransformer.laws.table import amount, fit_table, read_table
-
-
-def command(*arguments):
-    """minitransformer ARGUMENTS in this process: exit status, standard output, standard error. A warning is an error."""
-    out, err, argv = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["minitransformer", *map(str, arguments)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
-            warnings.simplefilter("error")
-            cli.main()
-    except SystemExit as end:
-        status = end.code
-    finally:
-        sys.argv = argv
-    return status, out.getvalue(), err.getvalue()
+from terminal import command
 
 
 def strict(text):
