@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from minitransformer.errors import UserError
 from minitransformer.laws import fit
-from minitransformer.laws.fit import REFUSALS, WARNINGS
+from minitransformer.laws.law import REFUSALS, WARNINGS
 from minitransformer.laws.forms import power_law, power_law_loss
 from minitransformer.laws.uncertainty import fit_line
 

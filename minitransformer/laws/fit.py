@@ -10,7 +10,7 @@ from scipy.stats import f as f_distribution
 from minitransformer.errors import UserError
 from minitransformer.laws import forms
 from minitransformer.laws.forms import SMALLEST, Form
-from minitransformer.laws.law import REFUSALS, WARNINGS, Estimate, HoldOut, Law, Points, Prediction, finite, means_of, points_needed, short
+from minitransformer.laws.law import REFUSALS, Estimate, HoldOut, Law, Points, finite, means_of, points_needed
 from minitransformer.laws.optimise import DELTA
 from minitransformer.laws.uncertainty import CURVE_RESAMPLES, Curve, Line, fit_curve, fit_line
 
@@ -230,7 +230,7 @@ def _curve_estimates(form: Form, curve: Curve, floor_free) -> dict[str, Estimate
             known = False
         if known and p.log:
             numbers = tuple(float(np.exp(v)) for v in numbers)
-        if p.name.startswith(("alpha", "beta")) and low[i] <= 0:
+        if p.name.startswith(("alpha", "beta")) and (low[i] <= SMALLEST * 1.01 or high[i] >= forms.LARGEST * 0.999):
             known = False
         found[p.name] = Estimate(*(float(v) for v in numbers)) if known else Estimate(None, None, None)
     for p in form.parameters:

@@ -25,7 +25,7 @@ from functools import lru_cache
 import numpy as np
 
 from minitransformer.laws.forms import Form
-from minitransformer.laws.optimise import DELTA, bounds, minimise, starting_points
+from minitransformer.laws.optimise import DELTA, Minimum, bounds, minimise, starting_points
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -198,7 +198,7 @@ class Curve:
         y = self.means - self.residuals + self._noise(len(self.draws))
         pinned = self.draws.copy()
         pinned[:, index] = self.theta[index]
-        free = minimise(self.form, self.z, y, self.draws, self.delta, steps=60).objective
+        free = _refit(self.form, self.z, y, self.draws, self.delta).objective
         held = minimise(self.form, self.z, y, pinned, self.delta, hold=(index,), steps=60).objective
         allowed = 1 + np.quantile(held / np.maximum(free, 1e-300) - 1, LEVEL)
         ends = []
@@ -257,7 +257,7 @@ def fit_curve(form: Form, z: np.ndarray, means: np.ndarray, counts: np.ndarray, 
     if not resamples:
         return Curve(**fields)
     noise = _noise(residuals, jacobian[0], sigma, groups, resamples)
-    refits = minimise(form, z, value + noise, np.repeat(theta[None], resamples, 0), delta, steps=60)
+    refits = _refit(form, z, value + noise, np.repeat(theta[None], resamples, 0), delta)
     good = np.isfinite(refits.objective)
     draws, noise = refits.theta[good], noise[good]
     fitted, jacobians = form.evaluate(draws, z)
@@ -274,6 +274,26 @@ def fit_curve(form: Form, z: np.ndarray, means: np.ndarray, counts: np.ndarray, 
         q_band = np.nanquantile(np.abs(off) / np.sqrt(width), LEVEL, axis=0).max()
         q_new = np.nanquantile(np.abs(off - newcomer[:, None]) / np.sqrt(width + deviations[:, None] ** 2), LEVEL, axis=0).max()
     return Curve(**fields, q_band=float(q_band), q_new=float(q_new), draws=draws, covariances=covariances)
+
+
+def _refit(form: Form, z: np.ndarray, y: np.ndarray, theta: np.ndarray, delta: float) -> Minimum:
+    """The minimum near theta; where that has next to no floor, on ground too flat to leave, also tried from half a floor."""
+    found = minimise(form, z, y, theta, delta, steps=60)
+    if not form.floor:
+        return found
+    index = form.theta.index("e")
+    lowest = y.min(-1) if y.ndim > 1 else np.full(len(theta), y.min())
+    flat = found.theta[:, index] < lowest - 2
+    if not flat.any():
+        return found
+    raised = found.theta[flat].copy()
+    raised[:, index] = lowest[flat] + np.log(0.5)
+    settled = minimise(form, z, y[flat] if y.ndim > 1 else y, raised, delta, hold=(index,), steps=20).theta
+    other = minimise(form, z, y[flat] if y.ndim > 1 else y, settled, delta, steps=60)
+    better = other.objective < found.objective[flat]
+    rows = np.nonzero(flat)[0][better]
+    found.theta[rows], found.objective[rows], found.converged[rows] = other.theta[better], other.objective[better], other.converged[better]
+    return found
 
 
 def _covariance(jacobian: np.ndarray, residuals: np.ndarray, sigma: np.ndarray, groups) -> np.ndarray:
