@@ -15,8 +15,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import Formatter, Locator, MaxNLocator, NullLocator
 
 from minitransformer.errors import UserError
-from minitransformer.laws.fit import Law, short
+from minitransformer.laws.diagnose import Diagnosis
 from minitransformer.laws.frontier import IsoFlop, Slices
+from minitransformer.laws.law import Law, short
 
 OURS, PAPER, HELD_OUT, GREY = "#0072B2", "#D55E00", "#007A5A", "#767676"  # after Okabe and Ito 2008, text-safe on white
 SERIES = (OURS, PAPER, HELD_OUT, "#AA4499", "#9A6700", "#000000")
@@ -362,6 +363,58 @@ def two_axes_figure(
             axis.set(title=title, xlabel="N (parameters)")
         axes[0].set_ylabel(ylabel)
         _note(axes[1], [(f"{sign} {d:.0f} layer{'s' if d != 1 else ''}", c) for d, (c, _, sign) in zip(depths, kinds)])
+    return figure
+
+
+def diagnosis_figure(
+    step: Sequence[float],
+    loss: Sequence[float],
+    found: Sequence[Diagnosis],
+    law: Law,
+    tokens_per_step: float | None = None,
+    ylabel: str = "validation loss (nats per token)",
+) -> Figure:
+    """One training's curve with its diagnoses numbered on it, over the loss that the law expects of trainings of its size
+    that end at each step; below, how far the curve lies above that.
+
+    The band, and the bar beside planned_steps, hold 95 % of new trainings. The law is drawn from its least steps on.
+    """
+    (N,) = {d.N for d in found}
+    time = next((name for name in ("D", "S") if name in law.form.inputs), None)
+    if time is None or not set(law.form.inputs) <= {"N", "D", "S"} or (time == "D" and tokens_per_step is None):
+        raise UserError("a training is drawn against a law of N, D and S only: one of D needs tokens_per_step")
+    per_step = tokens_per_step if time == "D" else 1.0
+    step, loss = np.asarray(step, float), np.asarray(loss, float)
+    inputs = lambda steps: {name: N if name == "N" else steps * per_step for name in law.form.inputs}
+    start = max(law.ranges[time][0] / per_step, step[0]) if time in law.ranges else step[0]
+    start = start if start < step[-1] else step[0]  # a training that ends before the law's range
+    with _drawing(2, 1, (5.6, 5.8), sharex=True, height_ratios=[2.6, 1]) as (figure, (top, below)):
+        _log(top)
+        steps = np.geomspace(start, max([step[-1], *(d.planned_steps or 0 for d in found)]), 100)
+        value, low, high = law.predict(**inputs(steps))
+        if low is not None:
+            top.fill_between(steps, low, high, color=PAPER, alpha=0.14, lw=0)
+            below.fill_between(steps, 100 * (low / value - 1), 100 * (high / value - 1), color=PAPER, alpha=0.14, lw=0)
+        top.plot(steps, value, color=PAPER, ls=(0, (5, 3)), lw=1.5)
+        top.plot(step, loss, "o-", color=OURS, ms=3, lw=1.4)
+        seen = step >= start * (1 - 1e-9)
+        below.plot(step[seen], 100 * (loss[seen] / law.predict(**inputs(step[seen])).value - 1), "o-", color=OURS, ms=3, lw=1.4)
+        below.axhline(0, color=PAPER, ls=(0, (5, 3)), lw=1.5)
+        notes = [("this training", OURS), ("the law, of trainings that end there", PAPER)]
+        end = next((d.expected_end for d in reversed(found) if d.expected_end and d.expected_end.source == "law"), None)
+        if end:
+            bar = None if end.low is None else [[end.value - end.low], [end.high - end.value]]
+            top.errorbar(1.15 * steps[-1], end.value, bar, fmt="D", ms=5, mfc="white", color=HELD_OUT, capsize=5, lw=1.4)
+            notes.append(("expected at the end", HELD_OUT))
+        for i, d in enumerate(found, 1):
+            top.plot(d.step, d.loss, "o", color="black", ms=6, zorder=5)
+            beside = {"xytext": (0, 8)} if d.step < step[-1] else {"xytext": (0, -9), "va": "top"}
+            top.annotate(str(i), (d.step, d.loss), textcoords="offset points", ha="center", color="black", path_effects=HALO, **beside)
+            notes.append((f"{i}: {d.stage}", "black"))
+        _note(top, notes)
+        top.set_ylabel(ylabel)
+        below.set(xlabel="training step", ylabel="above the law (%)")
+        below.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     return figure
 
 

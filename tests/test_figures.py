@@ -8,10 +8,11 @@ import pytest
 
 from minitransformer.errors import UserError
 from minitransformer.figures import (
-    Curve, PlainLog, _apart, curves_figure, ends_figure, isoflop_figure, law_figure, learning_curve_figure,
+    Curve, PlainLog, _apart, curves_figure, diagnosis_figure, ends_figure, isoflop_figure, law_figure, learning_curve_figure,
     plain, scientific, style, two_axes_figure,
 )
-from minitransformer.laws import fit
+from minitransformer.laws import fit, published
+from minitransformer.laws.diagnose import diagnose
 from minitransformer.laws.frontier import argmin, by_budget, parabolas
 
 
@@ -35,6 +36,21 @@ def law():
 def curves():
     t = np.geomspace(10, 1000, 12)
     return [Curve(n, t, f + 2 * (t / 10) ** -0.7) for n, f in ((1568, 2.27), (6272, 1.9), (98816, 1.52)) for _ in range(2)]
+
+
+def training(law):
+    """A curve 10 % above the law until its learning rate comes down, diagnosed half-way and at the end."""
+    step = np.geomspace(100, 16000, 30)
+    loss = 1.1 * law.predict(N=2e5, D=512 * step).value
+    loss[-1] /= 1.1
+    found = [diagnose(step[:k], loss[:k], 2e5, law=law, tokens_per_step=512, planned_steps=16000, decayed=k == 30) for k in (24, 30)]
+    return step, loss, found
+
+
+def grid_law():
+    N, D = (v.ravel() for v in np.meshgrid([1e4, 3e4, 1e5], [2.5e5, 1e6, 4e6]))
+    N, D = np.tile(N, 2), np.tile(D, 2)
+    return fit("chinchilla", (0.9 + 12 / N**0.35 + 330 / D**0.49) * np.exp(0.003 * np.random.default_rng(1).standard_normal(18)), N=N, D=D)
 
 
 def valleys(slope=0.6):
@@ -62,6 +78,7 @@ def figures(law):
     yield law_figure(fit_power_law(*ladder(3)))
     yield isoflop_figure(valleys(), parabolas(valleys()), argmin(valleys()))
     yield ends_figure({"mean": [(0.1, 0.3), (1.4, 2.0)], "sum": [(0.35, 0.37)]}, (0.35, 0.37))
+    yield diagnosis_figure(*training(grid_law()), grid_law(), 512)
 
 
 def test_every_axis_is_labelled_with_units_and_ticks_that_can_be_read(law):
@@ -199,6 +216,32 @@ def test_style_is_a_context():
 def test_figures_never_import_torch():
     code = "import sys, minitransformer.figures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_diagnosis_marks_each_moment_and_the_expected_end():
+    law = grid_law()
+    step, loss, found = training(law)
+    figure = diagnosis_figure(step, loss, found, law, 512)
+    top, below = figure.axes
+    assert {(round(d.step, 6), round(d.loss, 6)) for d in found} <= drawn(top)
+    assert f"1: {found[0].stage} | 2: {found[1].stage}" in texts(figure)
+    assert len(top.containers) == 1 and top.containers[0].lines[0].get_ydata()[0] == pytest.approx(law.predict(N=2e5, D=512 * 16000).value)
+    above = below.lines[0].get_ydata()
+    assert above[:-1] == pytest.approx(10) and above[-1] == pytest.approx(0, abs=1e-9)
+    assert below.lines[0].get_xdata()[0] * 512 >= law.ranges["D"][0]
+
+
+def test_diagnosis_is_drawn_against_a_published_law_and_refuses_others():
+    law = published("kaplan-ns")
+    step = np.geomspace(1000, 1e5, 20)
+    loss = law.predict(N=1e8, S=step).value
+    found = [diagnose(step, loss, 1e8, law=law, planned_steps=1e5, decayed=True)]
+    figure = diagnosis_figure(step, loss, found, law)
+    assert not figure.axes[0].collections
+    with pytest.raises(UserError, match="tokens_per_step"):
+        diagnosis_figure(step, loss, found, published("chinchilla"))
+    with pytest.raises(UserError, match="N, D and S only"):
+        diagnosis_figure(step, loss, found, published("kaplan-n"))
 
 
 def test_isoflop_marks_the_minima_and_the_line_through_them():

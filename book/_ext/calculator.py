@@ -22,7 +22,7 @@ from sphinx.util.docutils import SphinxDirective
 import minitransformer
 from minitransformer import papers
 from minitransformer.laws import fit, published, read_law
-from minitransformer.laws.fit import Law, short
+from minitransformer.laws.law import Law, short
 from minitransformer.sweeps.store import reference_table
 
 logger = logging.getLogger(__name__)
