@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
+import torch
 
 from minitransformer import accounting
 from minitransformer.data.text import load_corpus
@@ -179,11 +180,15 @@ def design(minutes: float, law: Law | None = None, device: str = "cpu", workers:
         raise UserError(f"simulations must be a whole number from 20 up, not {simulations!r}")
     law = law or own_law()
     check(goal, law)
-    device = _device(device)
+    if device not in ("cpu", "gpu", "cuda"):
+        raise UserError(f"unknown device {device!r}; use cpu or gpu")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise UserError("no CUDA device is available here to measure: run design on the machine with the card, or leave --device out")
+    device, workers = ("cpu", workers or os.cpu_count() or 1) if device == "cpu" else ("cuda", 1)
     maker = _Maker(goal, device, settings or {})
     if rates is None:
         probed = (8, 32, 128, 512) if device != "cpu" else (8, 16, 32, 64, 128, 256) if minutes > 10 else (8, 16, 32, 64, 128)
-        rates = measure_rates([maker.config(d) for d in probed if d in maker.widths], workers or os.cpu_count() or 1 if device == "cpu" else 1, device)
+        rates = measure_rates([maker.config(d) for d in probed if d in maker.widths], workers, device)
     maker.use(rates)
     noise, budget = noise_of(law), 60 * minutes
 
@@ -220,29 +225,14 @@ def _candidates(maker: _Maker, law: Law, noise: Noise, budget: float) -> list[Ca
     return list(found.values())
 
 
-def _device(name: str) -> str:
-    if name not in ("cpu", "gpu") and not str(name).startswith("cuda"):
-        raise UserError(f"unknown device {name!r}; use cpu or gpu")
-    if name == "cpu":
-        return name
-    import torch
-
-    if not torch.cuda.is_available():
-        raise UserError("no CUDA device is available here to measure: run design on the machine with the card, or leave --device out")
-    return "cuda" if name == "gpu" else name
-
-
 def _notes(law: Law, noise: Noise, maker: _Maker, best: Candidate, s: Simulation, budget: float) -> tuple[str, ...]:
     found = []
-    rates = maker.rates
-    if rates.busy > 1.2:
-        found.append(f"other programs were running: if they go on, all of this takes some {rates.busy:.1f} times as long")
+    if maker.rates.busy > 1.2:
+        found.append(f"other programs were running: if they go on, all of this takes some {maker.rates.busy:.1f} times as long")
     if law.status == "published":
         found.append(f"the law {_name(law)} is of other text and tokens: take its widths for a rough guide")
-    N, D = maker.inputs(best)
-    reached = {"N": N, "D": D}
-    outside = [x for x in law.form.inputs if x in law.ranges and x in reached
-               and (reached[x].min() < 0.99 * law.ranges[x][0] or reached[x].max() > 1.01 * law.ranges[x][1])]
+    outside = [x for x, reached in zip(("N", "D"), maker.inputs(best))
+               if x in law.ranges and (reached.min() < 0.99 * law.ranges[x][0] or reached.max() > 1.01 * law.ranges[x][1])]
     if outside:
         found.append(f"the sweep leaves the range of {' and '.join(outside)} that the assumed law was fitted on: the law is extrapolated")
     if best.steps[0] < WARM_UPS[0] * maker.warmup:
@@ -325,7 +315,7 @@ class _Maker:
         stacks = plan(self.spec(c).configs(self.scale), (), self.device).stacks
         return replace(c, seconds=seconds_of(stacks, self.rates))
 
-    def candidates(self, idea: str, n_widths: int, n_steps: int, seeds: int, corner: bool, budget: float):
+    def candidates(self, idea: str, n_widths: int, n_steps: int, seeds: int, corner: bool, budget: float) -> Iterator[Candidate]:
         """The grids of this shape that fill the budget: one for each largest width and range of horizons."""
         need = 3 if self.goal == "chinchilla" else len(self.smallest().widths)
         for last in range(max(n_widths, need), len(self.widths) + 1):

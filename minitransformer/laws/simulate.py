@@ -36,9 +36,6 @@ FULL_FITS = 25              # one simulated sweep in so many is fitted with inte
 DEARER = 10.0               # times the compute of the dearest run: what a design is asked to predict
 
 
-# --- what a law leaves to chance -------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Noise:
     """Of log loss. seed: sd of one run about its size's mean. misfit: sd of the smooth surface by which runs miss the law;
@@ -65,8 +62,6 @@ def noise_of(law: Law) -> Noise:
 def own_law() -> Law:
     """What is assumed where nobody says: the kit's own size-by-tokens runs, fitted."""
     table = reference_table("budgets")
-    if table is None:
-        raise UserError("the kit's own table of runs is missing: give a law, or install the kit again")
     return fit("chinchilla", table.loss, N=table.N, D=table.D, seed=table.seed)
 
 
@@ -104,15 +99,10 @@ def _measured_noise(law: Law) -> Noise:
 
     if free >= 8:
         reach = max(np.geomspace(0.1, 3, 30), key=lambda r: fitted(r)[0])
-    elif law is own_law():
-        reach = 1.0
     else:
         reach = _own_noise().reach
         source += "; too few sizes to tell how far misfit reaches, so that is of the kit's size-by-tokens runs"
     return Noise(seed, fitted(float(reach))[1], float(reach), source)
-
-
-# --- simulated sweeps ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -199,8 +189,8 @@ def simulate(law: Law, goal: str = "chinchilla", *, N, D, target: Mapping[str, f
     order = np.argsort(index, kind="stable")
     counts = np.bincount(index)
     if target is None:
-        dearest = int(np.argmax(N * D))
-        target = _dearer(form, float(N[dearest]), float(D[dearest]))
+        dearest, share = np.argmax(N * D), 0.5 if "D" in form.inputs else 1.0  # of a ladder all in size, of a grid in equal shares
+        target = {"N": DEARER**share * N[dearest], "D": DEARER ** (1 - share) * D[dearest]}
     everywhere = np.concatenate([points, [[target["N"]], [target["D"]]]], 1)
     log_inputs, truth = _assumed(law, *everywhere)
     noise = noise or noise_of(law)
@@ -226,7 +216,7 @@ def simulate(law: Law, goal: str = "chinchilla", *, N, D, target: Mapping[str, f
         same = law.form.name == form.name
         assumed = [law.parameters[n].value if same and n in law.parameters else exact[0, i] for n, i in zip(names, which)]
         usual = _usual(form, good, inner, means[fitted], which)
-        widths = _printed(form, names, points[used][:, index[order]], runs[: simulations // FULL_FITS * printed])
+        widths = _printed(form, names, points[used][:, index[order]], runs[: simulations // FULL_FITS if printed else 0])
         intervals = {n: Expected(*map(float, (a, m, lo, hi)), w) for n, a, m, lo, hi, w in zip(names, assumed, middle, low, high, widths)}
         off = np.expm1(np.clip(form.evaluate(good, goal_at)[0][:, 0] - newcomer[fitted], -50, 50))
         error = 100 * float(np.sqrt(np.mean(off**2)))
@@ -325,10 +315,3 @@ def _assumed(law: Law, N: np.ndarray, D: np.ndarray) -> tuple[np.ndarray, np.nda
     if not (np.isfinite(loss).all() and (loss > 0).all()):
         raise UserError("the assumed law gives no finite loss at the sizes that fit in this budget: choose another law")
     return np.log(np.stack(list(inputs.values()))), np.log(loss)
-
-
-def _dearer(form: Form, N: float, D: float) -> dict[str, float]:
-    """Ten times the compute: of a ladder all in size, of a grid in equal shares."""
-    if "D" not in form.inputs:
-        return {"N": DEARER * N, "D": D}
-    return {"N": math.sqrt(DEARER) * N, "D": math.sqrt(DEARER) * D}
