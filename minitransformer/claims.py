@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
@@ -135,13 +134,6 @@ def data_law(table: pd.DataFrame) -> Law:
     """L(D): early-stopped loss against unique training characters, in the power-law region (Hestness et al. 2017)."""
     runs = complete(table)
     return fit("power", runs.best_loss, D=runs.unique_tokens, seed=runs.seed, within=POWER_LAW_REGION)
-
-
-@lru_cache(maxsize=1)
-def kit_law() -> Law:
-    """L(N, D) of the kit's own runs, in Chinchilla's form: nats per character of one text, N without embeddings."""
-    runs = complete(reference_table("budgets"))
-    return replace(fit("chinchilla", runs.loss, N=runs.N, D=runs.D, seed=runs.seed), name="kit")
 
 
 def trend_scatter(N: np.ndarray, loss: np.ndarray) -> float:

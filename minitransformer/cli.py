@@ -157,7 +157,7 @@ def sweep(spec: Annotated[str, typer.Argument(help="Name of a spec that comes wi
 
 Where = Annotated[Optional[list[str]], typer.Option(help="COLUMN=VALUE: use only these rows. Repeatable; two values of one column are alternatives.")]
 NamedLaw = Annotated[Optional[str], typer.Option("--law", help="A file written by `fit --out`, `kit`, or a published law: kaplan-nd, kaplan-n, "
-                                                 "kaplan-d, kaplan-c, kaplan-c-min, kaplan-ns, chinchilla, besiroglu, muennighoff.")]
+                                                 "kaplan-d, kaplan-c, kaplan-c-min, kaplan-ns, chinchilla, chinchilla-corrected, besiroglu, muennighoff.")]
 
 
 def _column(name: str, meaning: str):
@@ -167,14 +167,6 @@ def _column(name: str, meaning: str):
 def _amount(text: str | None, option: str) -> float | None:
     from .laws.table import amount
     return None if text is None else amount(text, option)
-
-
-def _read_law(name: str):
-    from .laws import read_law
-    if name == "kit":
-        from .claims import kit_law
-        return kit_law()
-    return read_law(name)
 
 
 @app.command("fit")
@@ -342,7 +334,7 @@ def plan_command(
       minitransformer plan --params 70B --tokens 1.4T --law besiroglu
       minitransformer plan --params 1e6 --law law.json --json
     """
-    from .laws import plan
+    from .laws import plan, read_law
     from .laws.law import short
 
     given = {"C": _amount(compute, "--compute"), "N": _amount(params, "--params"), "D": _amount(tokens, "--tokens"), "S": _amount(steps, "--steps")}
@@ -350,7 +342,7 @@ def plan_command(
     if not given:
         raise UserError("say what to plan for: --compute, --params, --tokens or --steps")
     more = {"batch": _amount(batch, "--batch"), "unique": _amount(unique_tokens, "--unique-tokens")}
-    used = _read_law(law or "kit")
+    used = read_law(law or "kit")
     used._require()
     allocations, prediction = [], None
     if len(given) == 1 and "S" not in given and set(given) != set(used.form.inputs):
@@ -443,13 +435,14 @@ def diagnose_command(
       minitransformer diagnose curve.csv --params 1.5M --planned-steps 20k
       minitransformer diagnose curve.csv --params 1.5M --law law.json --tokens-per-step 2048
     """
+    from .laws import read_law
     from .laws.diagnose import diagnose
     from .laws.table import read_table
 
     size = _amount(params, "--params")
     numbers = {"tokens_per_step": _amount(tokens_per_step, "--tokens-per-step"), "unique_tokens": _amount(unique_tokens, "--unique-tokens"),
                "planned_steps": _amount(planned_steps, "--planned-steps")}
-    used = _read_law(law) if law else None
+    used = read_law(law) if law else None
     columns = {k: v for k, v in {"S": S, "loss": y, "train_loss": train_loss}.items() if v is not None}
     rows = read_table(curve, columns, need=("S", "loss"), also=("train_loss",), where=where or ())
     train = rows["train_loss"].to_numpy() if "train_loss" in rows else None
@@ -481,11 +474,12 @@ def design_command(
       minitransformer design --minutes 10
       minitransformer design --minutes 30 --goal power --spec ladder30.toml
     """
+    from .laws import read_law
     from .laws.design import design
 
     if spec and spec.suffix != ".toml":
         raise UserError(f"cannot write {spec}: the name of a sweep must end in .toml")
-    found = design(minutes, _read_law(law) if law else None, device, workers, goal)
+    found = design(minutes, read_law(law) if law else None, device, workers, goal)
     if spec:
         _write(spec, found.spec)
     _print_json(found.to_dict()) if json_ else print(found.summary())

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minitransformer.claims import kit_law
+from minitransformer.laws.named import kit_law
 from minitransformer.laws import FORMS, fit, form, plan, published, read_law
 from minitransformer.laws.diagnose import STAGES
 from minitransformer.sweeps.store import reference_table

@@ -260,7 +260,7 @@ def test_points_of_one_curve_hang_together():
 
 def test_every_warning_and_refusal_reads_as_a_sentence():
     for text in [*REFUSALS.values(), *WARNINGS.values()]:
-        words = text.format(x="N and D", need=7, title="power law", mixed="sotu, fiction")
+        words = text.format(x="N and D", any="N or D", need=7, title="power law", mixed="sotu, fiction")
         assert "{" not in words and not words.endswith(".")
 
 

@@ -18,7 +18,7 @@ import pytest
 from minitransformer.laws import formulas, published
 from minitransformer.laws.optimise import DELTA, huber
 from minitransformer.laws.plan import allocate, kaplan_rules
-from minitransformer.laws.published import PF_DAY
+from minitransformer.laws.named import PF_DAY
 from minitransformer.papers import TABLE, get, value
 
 

@@ -14,7 +14,7 @@ from minitransformer.errors import UserError
 from minitransformer.laws import fit, form, formulas, published, read_law
 from minitransformer.laws.fit import Estimate, Law
 from minitransformer.laws.plan import allocate, kaplan_rules, predict
-from minitransformer.laws.published import PF_DAY
+from minitransformer.laws.named import PF_DAY
 from minitransformer.papers import value
 
 CRITICAL = published("kaplan-b-crit")

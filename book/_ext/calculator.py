@@ -10,8 +10,8 @@ The script and the style sheet are loaded by that page only. A law is given to t
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -19,16 +19,13 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-import minitransformer
 from minitransformer import papers
-from minitransformer.laws import fit, published, read_law
+from minitransformer.laws import published
 from minitransformer.laws.law import Law, short
-from minitransformer.sweeps.store import reference_table
+from minitransformer.sweeps.grid import load_spec
 
 logger = logging.getLogger(__name__)
 
-TABLE = "budgets"
-CORRECTED = Path(minitransformer.__file__).parent / "reference" / "chinchilla_corrected.json"
 WITHOUT_SCRIPT = (
     "This place holds a calculator for browsers that run JavaScript: sliders for size, tokens, compute and batch, the loss that each "
     "law expects, and the best size for the compute. The laws themselves are in the table below."
@@ -60,7 +57,7 @@ class Choice:
             curve = {"theta": self.law.form.internal(values).tolist(), "centre": [0.0, 0.0], "covariance": None}
         return {
             "id": self.id, "label": self.label, "form": self.law.form.name, "tokens": self.tokens,
-            "ranges": self.ranges, "start": {**{x: float(f"{self.ranges[x][1] / 10:.2g}") for x in "ND"}, "B": self.batch}, "warnings": self.law.warning_texts(), **curve,
+            "ranges": self.ranges, "start": {**{x: float(f"{max(self.ranges[x][1] / 10, math.sqrt(self.ranges[x][0] * self.ranges[x][1])):.2g}") for x in "ND"}, "B": self.batch}, "warnings": self.law.warning_texts(), **curve,
         }  # fmt: skip
 
 
@@ -70,15 +67,11 @@ def choices() -> list[Choice]:
     batch = kaplan("setup.batch")
     massive = {x: (hoffmann(f"{x}_smallest"), hoffmann(f"{x}_largest")) for x in "ND"}
     none = "none: the paper gives no joint uncertainty of its constants"
-    if CORRECTED.is_file():
-        corrected = read_law(CORRECTED)
-        corrected_band = (
-            "95 %, from the kit's own fit to the points that the authors read off Hoffmann's figure; it knows nothing of errors "
-            "made in reading them"
-        )
-    else:
-        corrected = published("besiroglu")
-        corrected_band = none
+    corrected = published("chinchilla-corrected")
+    corrected_band = (
+        "95 %, from the kit's own fit to the points that the authors read off Hoffmann's figure; it knows nothing of errors "
+        "made in reading them"
+    )
     return [
         Choice(
             "kaplan", "Kaplan 2020", published("kaplan-nd"),
@@ -90,7 +83,7 @@ def choices() -> list[Choice]:
             "MassiveText tokens", "MassiveText, SentencePiece tokens {cite:p}`hoffmann2022`", "of all parameters", none,
         ),
         Choice(
-            "corrected", "Chinchilla, corrected", corrected, corrected.ranges or massive, batch,
+            "corrected", "Chinchilla, corrected", corrected, corrected.ranges, batch,
             "MassiveText tokens", "Runs of the same paper, read off its figure and fitted again {cite:p}`besiroglu2024`",
             "of all parameters", corrected_band,
         ),
@@ -99,10 +92,8 @@ def choices() -> list[Choice]:
 
 
 def _own() -> Choice:
-    runs = reference_table(TABLE)
-    law = fit("chinchilla", runs["loss"], N=runs["N"], D=runs["D"], seed=runs["seed"])
-    if not law.ok:
-        raise ValueError(f"the kit's own runs give no law: {law.reason}")
+    law = published("kit")
+    config = load_spec("budgets").configs("laptop")[0]
     missed = ""
     if law.holdout:
         h = law.holdout
@@ -111,7 +102,7 @@ def _own() -> Choice:
             f"{'high' if h.error_nats > 0 else 'low'}; no band covers that"
         )
     return Choice(
-        "kit", "This kit", law, law.ranges, float((runs["batch_size"] * runs["n_ctx"]).median()),
+        "kit", "This kit", law, law.ranges, float(config.tokens_per_step),
         "characters", f"{law.n_runs} small Transformers on State of the Union addresses; tokens are characters", "without embeddings",
         f"95 %, from these runs{missed}",
     )  # fmt: skip

@@ -20,7 +20,8 @@ from minitransformer.data.text import load_corpus
 from minitransformer.errors import UserError
 from minitransformer.laws import forms
 from minitransformer.laws.law import Law, short
-from minitransformer.laws.simulate import DEARER, SIMULATIONS, Expected, Noise, Simulation, check, linear_score, noise_of, own_law, simulate
+from minitransformer.laws.named import kit_law
+from minitransformer.laws.simulate import DEARER, SIMULATIONS, Expected, Noise, Simulation, check, linear_score, noise_of, simulate
 from minitransformer.sweeps.execute import plan
 from minitransformer.sweeps.grid import Spec, load_spec
 from minitransformer.sweeps.timing import Rates, measure_rates, seconds_of
@@ -178,7 +179,7 @@ def design(minutes: float, law: Law | None = None, device: str = "cpu", workers:
         raise UserError(f"workers must be a whole number above zero, not {workers!r}")
     if type(simulations) is not int or simulations < 20:
         raise UserError(f"simulations must be a whole number from 20 up, not {simulations!r}")
-    law = law or own_law()
+    law = law or kit_law()
     check(goal, law)
     if device not in ("cpu", "gpu", "cuda"):
         raise UserError(f"unknown device {device!r}; use cpu or gpu")

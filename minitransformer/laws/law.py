@@ -34,7 +34,7 @@ REFUSALS = {
     "mixed_corpora": "the runs were made on several texts ({mixed}), whose losses cannot be compared: keep the runs of one",
 }
 WARNINGS = {
-    "range_under_a_decade": "{x} spans less than a factor of ten, so the exponent may be local",
+    "range_under_a_decade": "less than a factor of ten lies between the smallest and the largest {any}, so the exponent may be local",
     "few_points": "{need} distinct {x}, the fewest that can be fitted: none can be held out",
     "one_seed": "every size was trained once: the interval rests on the scatter about the line alone",
     "same_run_twice": "some runs have the same {x} and the same seed: they were counted as separate seeds",
@@ -284,7 +284,8 @@ class Law:
         return "\n".join(lines + [f"Note: {note}." for note in self.notes] + [f"Warning: {text}." for text in self.warning_texts()])
 
     def warning_texts(self) -> list[str]:
-        return [WARNINGS[w].format(x=" and ".join(self.form.inputs), need=points_needed(self.form)) for w in self.warnings]
+        return [WARNINGS[w].format(x=" and ".join(self.form.inputs), any=" or ".join(self.form.inputs), need=points_needed(self.form))
+                for w in self.warnings]
 
     def to_dict(self) -> dict[str, Any]:
         """The fit with stable keys and plain numbers, ready for JSON; None where there is no number.

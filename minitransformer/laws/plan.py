@@ -17,7 +17,7 @@ from minitransformer.errors import UserError
 from minitransformer.laws import formulas
 from minitransformer.laws.law import Law, Prediction, short
 from minitransformer.laws.formulas import FLOPS
-from minitransformer.laws.published import PF_DAY, published
+from minitransformer.laws.named import PF_DAY, published
 from minitransformer.papers import value
 
 LEAST, MOST = 1.0, 1e60  # FLOPs that are taken for a budget

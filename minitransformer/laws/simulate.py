@@ -25,10 +25,11 @@ from scipy.stats import t as student
 
 from minitransformer.errors import UserError
 from minitransformer.laws import forms
-from minitransformer.laws.fit import ILL_CONDITIONED, Law, fit
+from minitransformer.laws.fit import ILL_CONDITIONED, fit
 from minitransformer.laws.forms import LARGEST, SMALLEST, Form
+from minitransformer.laws.law import Law
 from minitransformer.laws.optimise import DELTA, minimise, starting_points
-from minitransformer.sweeps.store import reference_table
+from minitransformer.laws.named import kit_law
 
 GOALS = ("chinchilla", "power", "power-floor")
 SIMULATIONS = 200
@@ -53,21 +54,14 @@ def noise_of(law: Law) -> Noise:
         return replace(_own_noise(), source="noise and misfit of the kit's own size-by-tokens runs, as a published law has none")
     if not len(law.engine.residuals):
         own = _own_noise()
-        return replace(own, misfit=own.misfit * law.engine.sigma / own_law().engine.sigma,
+        return replace(own, misfit=own.misfit * law.engine.sigma / kit_law().engine.sigma,
                        source="misfit from the law's file; seeds and the reach of misfit from the kit's own size-by-tokens runs")
     return _measured_noise(law)
 
 
 @lru_cache(maxsize=1)
-def own_law() -> Law:
-    """What is assumed where nobody says: the kit's own size-by-tokens runs, fitted."""
-    table = reference_table("budgets")
-    return fit("chinchilla", table.loss, N=table.N, D=table.D, seed=table.seed)
-
-
-@lru_cache(maxsize=1)
 def _own_noise() -> Noise:
-    return _measured_noise(own_law())
+    return _measured_noise(kit_law())
 
 
 def _measured_noise(law: Law) -> Noise:
@@ -97,8 +91,8 @@ def _measured_noise(law: Law) -> Noise:
         covariance = misfit**2 * surface + np.eye(free) * seed**2 * share
         return -0.5 * (np.linalg.slogdet(covariance)[1] + seen @ np.linalg.solve(covariance, seen)), misfit
 
-    if free >= 8:
-        reach = max(np.geomspace(0.1, 3, 30), key=lambda r: fitted(r)[0])
+    if free >= 8:  # what reaches further than half the table is taken up by the fit and cannot be seen
+        reach = max(np.geomspace(0.1, max(0.5 * np.ptp(z, axis=1).min(), 0.2), 30), key=lambda r: fitted(r)[0])
     else:
         reach = _own_noise().reach
         source += "; too few sizes to tell how far misfit reaches, so that is of the kit's size-by-tokens runs"

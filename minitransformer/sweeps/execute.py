@@ -113,6 +113,7 @@ def _train_stack(stack: Sequence[RunConfig], store: Path, device: str, log: Path
             RunStore(store).add(run)
     finally:
         torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)  # a state of the whole process, which may go on to other work
 
 
 @lru_cache

@@ -12,7 +12,7 @@ from .. import accounting
 from ..errors import UserError
 from ..files import replacing
 from ..training.config import RunConfig
-from ..training.loop import Run
+from ..training.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
