@@ -16,7 +16,8 @@ Runs of the spec `learning_curve` have few tokens and are stopped early, so all 
 import numpy as np
 
 from minitransformer.laws import fit
-from minitransformer.laws.diagnose import DATA, FLOOR, POWER, RECENT, WARMING, diagnose
+from minitransformer.laws.curves import RECENT
+from minitransformer.laws.diagnose import DATA, FLOOR, POWER, WARMING, diagnose
 from minitransformer.sweeps.store import reference_table
 
 

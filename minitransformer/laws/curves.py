@@ -20,6 +20,7 @@ from minitransformer.laws.law import Law, Prediction
 MIN_POINTS = 5     # three parameters of E + A / S^alpha, and two to see whether it fits
 BIN = 1.15         # steps closer than this factor become one point, their median: a spike among many does not count
 RECENT = 3.0       # "now" is the last factor of 3 in steps: two measurements at the sparsest of the kit's specs
+RISE = 0.01        # log loss above its lowest that is a rise, twice running; the kit's single-epoch runs never rise at all
 STEEPER = 0.03     # slope gained over the last stretch that means that a curve is not flattening: the noise of slopes at RECENT
 MISFIT = 0.01      # rms log loss within which E + A / S^alpha follows a stretch of a curve
 STRETCH = 4.0, 16.0  # least and greatest factor in steps of such a stretch: older points are of another regime
@@ -58,6 +59,17 @@ class Curve(NamedTuple):
     @property
     def lowest(self) -> int:
         return int(np.argmin(self.y))
+
+    @property
+    def rises(self) -> np.ndarray:
+        """Of each point, whether it lies above the lowest loss by more than RISE and noise."""
+        return self.y > self.y.min() + max(RISE, 4 * self.noise)
+
+    @property
+    def train_falls(self) -> bool | None:
+        """Whether the training loss went down since the validation loss was lowest; None where it is not known."""
+        known = self.train[self.lowest :][np.isfinite(self.train[self.lowest :])]
+        return bool(known[-1] < known[0]) if len(known) > 1 else None
 
     def until(self, step: float) -> Curve:
         keep = self.step <= step
@@ -126,6 +138,16 @@ def _binned(step, loss, train) -> tuple[np.ndarray, np.ndarray, np.ndarray, floa
         np.array([np.median(t) if len(t) else np.nan for t in known]),
         each * 1.25 / math.sqrt(size) if size > 1 else each,
     )
+
+
+def positive(name: str, number) -> float:
+    try:
+        number = float(number)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 1 / LARGEST < number < LARGEST:
+        raise UserError(f"{name} must be a number above zero, and one that a training can have")
+    return number
 
 
 def slope(z: np.ndarray, y: np.ndarray) -> float:
@@ -229,7 +251,8 @@ class Along:
                             "give one whose inputs are among N, D, S and U, with D or S")
         if set(names) & {"D", "U"} and tokens_per_step is None:
             raise UserError("this law counts tokens: give tokens_per_step (batch size times context length)")
-        self.law, self.names, self.N, self.tokens, self.unique = law, names, N, tokens_per_step, unique_tokens
+        self.law, self.form, self.names = law, law.form, names
+        self.N, self.tokens, self.unique = N, tokens_per_step, unique_tokens
         curve = law.to_dict()["curve"]
         if curve is None:
             self.theta = law.form.internal({k: e.value for k, e in law.parameters.items()})
@@ -256,7 +279,8 @@ class Along:
 
     def at(self, inputs: dict) -> tuple[np.ndarray, np.ndarray]:
         """Loss (n,) and its derivatives by theta (p, n)."""
-        return _losses(self.law.form, self.theta, np.log(np.stack([np.atleast_1d(inputs[name]) for name in self.names])) - self.centre[:, None])
+        z = np.log(np.stack([np.atleast_1d(inputs[name]) for name in self.names]))
+        return _losses(self.form, self.theta, z - self.centre[:, None])
 
     def loss(self, inputs: dict) -> float:
         return float(self.at(inputs)[0][0])

@@ -33,14 +33,13 @@ import numpy as np
 
 from minitransformer.errors import UserError
 from minitransformer.laws import formulas
-from minitransformer.laws.curves import BIN, FLAT, LARGEST, MIN_POINTS, OFF, RECENT, UNLIMITED, Along, Curve, follow, read_curve, slope
+from minitransformer.laws.curves import BIN, FLAT, MIN_POINTS, OFF, RECENT, UNLIMITED, Along, Curve, follow, positive, read_curve, slope
 from minitransformer.laws.law import Law, Prediction, finite, short
 from minitransformer.papers import value
 
 STAGES = ("too short to tell", "diverging", "limited by data", "warming up", "near the floor of its size", "on the power law")
 TOO_SHORT, DIVERGING, DATA, WARMING, FLOOR, POWER = STAGES
 
-RISE = 0.01        # log loss above its lowest that is a rise, twice running; the kit's single-epoch runs never rise at all
 GAP = 0.04         # growth of log(validation / training) that means limited by data; in the kit's single-epoch runs it stays below 0.003
 UNDECAYED = 0.12   # how far above a law of decayed runs the loss may be before the decay: measured up to 0.10
 CROSSED = 2.0      # doubling the size buys this many times what doubling the steps does: near the floor
@@ -63,9 +62,6 @@ class Expectation:
     high: float | None
     source: str
     warning: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
 
     def __str__(self) -> str:
         return f"{self.value:.4g}" + ("" if self.low is None else f" ({self.low:.4g} to {self.high:.4g})")
@@ -125,7 +121,7 @@ class Diagnosis:
         """Stable keys and plain numbers, ready for JSON; None where there is no number."""
         plain = {k: finite(v) if isinstance(v, float) else v for k, v in vars(self).items()}
         for name in ("expected_end", "next_doubling", "left"):
-            plain[name] = plain[name] and plain[name].to_dict()
+            plain[name] = plain[name] and dict(vars(plain[name]))
         return {**plain, "stages": [e._asdict() for e in self.stages], "notes": list(self.notes)}
 
 
@@ -139,30 +135,26 @@ def diagnose(step, loss, N: float, *, law: Law | None = None, tokens_per_step: f
     see. planned_steps: where the training is meant to end. decayed: the last loss was measured after the learning rate
     had come down, so it may be held to the law itself. UserError for what makes no sense.
     """
-    N = _positive("N", N)
-    tokens_per_step, unique_tokens, planned_steps = (
-        None if v is None else _positive(name, v)
-        for name, v in (("tokens_per_step", tokens_per_step), ("unique_tokens", unique_tokens), ("planned_steps", planned_steps))
-    )
+    N = positive("N", N)
+    asked = {"tokens_per_step": tokens_per_step, "unique_tokens": unique_tokens, "planned_steps": planned_steps}
+    tokens_per_step, unique_tokens, planned_steps = (None if v is None else positive(name, v) for name, v in asked.items())
     curve = read_curve(step, loss, train_loss)
-    law_along = None if law is None else Along(law, N, tokens_per_step, unique_tokens)
+    along = None if law is None else Along(law, N, tokens_per_step, unique_tokens)
     if planned_steps is not None and planned_steps < curve.now * (1 - 1e-9):
         raise UserError(f"planned_steps = {short(planned_steps)} lies before the last step of the curve, {short(curve.now)}")
     epochs = None if unique_tokens is None or tokens_per_step is None else curve.now * tokens_per_step / unique_tokens
 
-    short_of_points, reason = _too_short(curve)
-    facts = _Facts(curve, None if short_of_points else law_along, decayed, epochs)
-    if short_of_points:
-        stages = [Evidence(stage, stage == TOO_SHORT, reason if stage == TOO_SHORT else "the curve is too short") for stage in STAGES]
-    else:
-        decided = ((False, reason), _diverging(facts), _limited(facts), _warming(facts), _near_floor(facts), (True, facts.on_law()))
-        stages = [Evidence(stage, *found) for stage, found in zip(STAGES, decided)]
+    too_short = _too_short(curve)
+    facts = _Facts(curve, None if too_short[0] else along, decayed, epochs)
+    checks = (_diverging, _limited, _warming, _near_floor, _on_law)
+    found = [too_short, *((False, "the curve is too short") if too_short[0] else check(facts) for check in checks)]
+    stages = tuple(Evidence(stage, *evidence) for stage, evidence in zip(STAGES, found))
     stage = next(e.stage for e in stages if e.holds)
 
     end, doubling, left = _expectations(stage, facts, planned_steps)
     E, _, alpha = facts.stretch.constants if facts.stretch else (None, None, None)
     return Diagnosis(
-        stage=stage, stages=tuple(stages), step=curve.now, loss=float(curve.loss[-1]) if len(curve.loss) else None, N=N,
+        stage=stage, stages=stages, step=curve.now, loss=float(curve.loss[-1]) if len(curve.loss) else None, N=N,
         advice=_advice(stage, facts, doubling, planned_steps), expected_end=end, next_doubling=doubling, left=left,
         stop_bound=_stop_bound(facts), planned_steps=planned_steps, above_law=facts.above, slope=facts.slope, law_slope=facts.law_slope,
         epochs=epochs, joined=facts.stretch.start if facts.stretch else None, floor=E, exponent=alpha, notes=tuple(_notes(stage, facts)),
@@ -194,8 +186,9 @@ class _Facts:
         low, high = -half, half + (0.0 if self.decayed else UNDECAYED)
         if low <= above <= high:
             return "follows"
-        soon = above + (self.slope - self.law_slope) * math.log(4)
-        toward, meets = (self.slope > self.law_slope, soon >= low) if above < low else (self.slope < self.law_slope, soon <= high)
+        flatter = self.slope - self.law_slope
+        soon = above + flatter * math.log(4)
+        toward, meets = (flatter > 0, soon >= low) if above < low else (flatter < 0, soon <= high)
         if toward and (meets or self.law.earlier_than_fitted(step)):
             return "joining"
         return "below" if above < low else "above"
@@ -205,35 +198,16 @@ class _Facts:
         return self.law_says in ("follows", "joining")
 
     @property
-    def rises(self) -> np.ndarray:
-        """Of each point, whether it lies above the lowest loss by more than RISE and noise."""
-        return self.curve.y > self.curve.y.min() + max(RISE, 4 * self.curve.noise)
-
-    @property
-    def train_falls(self) -> bool | None:
-        """Whether the training loss went down since validation was lowest; None where it is not known."""
-        train = self.curve.train[self.curve.lowest :]
-        known = train[np.isfinite(train)]
-        return bool(known[-1] < known[0]) if len(known) > 1 else None
-
-    @property
     def overfits(self) -> bool:
         """Whether the loss rises while the training data go on being learnt, or after many epochs where that is not known."""
-        if self.curve.lost or len(self.curve.y) < MIN_POINTS or not self.rises[-2:].all():
+        if self.curve.lost or len(self.curve.y) < MIN_POINTS or not self.curve.rises[-2:].all():
             return False
-        if self.train_falls is None:
+        if self.curve.train_falls is None:
             return self.epochs is not None and self.epochs >= value("muennighoff2023.epochs_like_new")
-        return self.train_falls
+        return self.curve.train_falls
 
-    def beside_law(self) -> str:
-        return f"the loss is {abs(math.expm1(self.above)):.1%} {'above' if self.above >= 0 else 'below'} the law"
-
-    def on_law(self) -> str:
-        if self.law_says == "follows":
-            return f"{self.beside_law()} at this point, falling as steps^{self.slope:.3f} (the law: {self.law_slope:.3f})"
-        if self.stretch is not None:
-            return f"the loss follows E + A / S^alpha since step {short(self.stretch.start)}, falling as steps^{self.slope:.3f} now"
-        return "nothing says otherwise" if self.slope is None else f"the loss goes on falling, as steps^{self.slope:.3f} now"
+    def beside(self, law: str = "the law") -> str:
+        return f"the loss is {abs(math.expm1(self.above)):.1%} {'above' if self.above >= 0 else 'below'} {law}"
 
 
 # --- the stages, in the order in which they are decided: whether each holds, and why -------------------------------------
@@ -250,12 +224,12 @@ def _diverging(facts: _Facts) -> tuple[bool, str]:
     curve = facts.curve
     if curve.lost:
         return True, "the loss is no longer a number"
-    if not facts.rises[-2:].all():
-        return False, "the last point is up, but one point may be a spike" if facts.rises[-1] else "the loss is not rising"
+    if not curve.rises[-2:].all():
+        return False, "the last point is up, but one point may be a spike" if curve.rises[-1] else "the loss is not rising"
     up = f"the loss is {math.expm1(curve.y[-1] - curve.y.min()):.1%} above its lowest, at step {short(curve.step[curve.lowest])}"
     if facts.overfits:
-        return False, f"{up}, while the training loss falls" if facts.train_falls else f"{up}, after {facts.epochs:.3g} epochs"
-    return True, up + (", and so is the training loss" if facts.train_falls is False else "")
+        return False, f"{up}, while the training loss falls" if curve.train_falls else f"{up}, after {facts.epochs:.3g} epochs"
+    return True, up + (", and so is the training loss" if curve.train_falls is False else "")
 
 
 def _limited(facts: _Facts) -> tuple[bool, str]:
@@ -279,9 +253,9 @@ def _limited(facts: _Facts) -> tuple[bool, str]:
 
 def _warming(facts: _Facts) -> tuple[bool, str]:
     if facts.law_says == "follows":
-        return False, f"{facts.beside_law()} at this point"
+        return False, f"{facts.beside()} at this point"
     if facts.law_says == "joining":
-        return True, f"{facts.beside_law()} at this point and closing in (slope {facts.slope:.3f}, the law's {facts.law_slope:.3f})"
+        return True, f"{facts.beside()} at this point and closing in (slope {facts.slope:.3f}, the law's {facts.law_slope:.3f})"
     if facts.bent:
         return True, f"the loss falls faster and faster (slope {facts.slope:.3f} now), where a power law flattens"
     if facts.stretch is None:
@@ -291,32 +265,39 @@ def _warming(facts: _Facts) -> tuple[bool, str]:
 
 def _near_floor(facts: _Facts) -> tuple[bool, str]:
     near = value("kaplan2020.efficient.above_converged") / CROSSED
-    law, stretch, last = facts.law, facts.stretch, facts.curve.step[-1] if len(facts.curve.step) else None
+    curve, law, stretch = facts.curve, facts.law, facts.stretch
+    if facts.by_law and (ratio := law.size_against_steps(curve.step[-1])) is not None:
+        return ratio >= CROSSED, f"twice the size would buy {ratio:.2g} times what twice the steps does"
     if facts.by_law:
-        ratio = law.size_against_steps(last)
-        if ratio is not None:
-            return ratio >= CROSSED, f"twice the size would buy {ratio:.2g} times what twice the steps does"
-        loss = math.exp(law.log_loss(facts.curve.now)[0])
-        floor = loss - law.fall(facts.curve.now).value
+        loss = math.exp(law.log_loss(curve.now)[0])
+        floor = loss - law.fall(curve.now).value
     elif stretch is None:
         return False, "no floor can be seen"
+    elif curve.step[-1] < FLAT * stretch.start:
+        return False, f"a floor shows in a curve that has flattened over a factor of {FLAT:.0f} in steps, which this one has not"
     else:
-        if last < FLAT * stretch.start:
-            return False, f"a floor shows in a curve that has flattened over a factor of {FLAT:.0f} in steps, which this one has not"
         now = stretch.z > stretch.z[-1] - math.log(RECENT) - 1e-9
         falls = slope(stretch.z[now], stretch.y[now]) if now.sum() > 1 else facts.slope
         if falls < -near:
             return False, f"the loss still falls as steps^{falls:.3f}"
-        floor, loss = stretch.constants[0], stretch.at(last)[0][0]
-    if floor <= 1e-6 * loss:
+        floor, loss = stretch.constants[0], stretch.at(curve.step[-1])[0][0]
+    if not floor > 1e-6 * loss:
         return False, "no floor can be seen"
     return bool(loss / floor - 1 <= near), f"the loss is {loss / floor - 1:.1%} above the floor that its curve points to"
+
+
+def _on_law(facts: _Facts) -> tuple[bool, str]:
+    if facts.law_says == "follows":
+        return True, f"{facts.beside()} at this point, falling as steps^{facts.slope:.3f} (the law: {facts.law_slope:.3f})"
+    if facts.stretch is not None:
+        return True, f"the loss follows E + A / S^alpha since step {short(facts.stretch.start)}, falling as steps^{facts.slope:.3f} now"
+    return True, "nothing says otherwise" if facts.slope is None else f"the loss goes on falling, as steps^{facts.slope:.3f} now"
 
 
 # --- what follows: expectations, the bound, notes and advice -------------------------------------------------------------
 
 
-def _expectations(stage: str, facts: _Facts, planned: float | None) -> tuple[Expectation | None, Expectation | None, Expectation | None]:
+def _expectations(stage: str, facts: _Facts, planned: float | None) -> tuple[Expectation | None, ...]:
     """Of the loss at `planned` steps, of what the next doubling of steps takes off, and of what is left to take off."""
     law, stretch, now = facts.law, facts.stretch, facts.curve.now
     if stage == DIVERGING or facts.overfits:
@@ -326,12 +307,13 @@ def _expectations(stage: str, facts: _Facts, planned: float | None) -> tuple[Exp
         return _expected(end, "law"), _expected(law.fall(now, 2 * now), "law"), _expected(law.fall(now), "law")
     if stage == WARMING or stretch is None:
         return None, None, None
-    before = "from before the learning rate came down" if facts.decayed or facts.dropped else "at the learning rate so far: a decay will take off more"
     end = None if planned is None or planned <= now else stretch.predict(planned)
-    left, loss = stretch.fall(now, UNLIMITED), float(facts.curve.loss[-1])  # no more can be left than the loss, and no less than nothing
-    vague = left.low <= 0 and left.high >= loss
-    left = None if vague else Prediction(min(left.value, loss), max(left.low, 0.0), min(left.high, loss))
-    return _expected(end, "curve", f"drawn on {before}"), _expected(stretch.fall(now, 2 * now), "curve"), _expected(left, "curve")
+    came_down = facts.decayed or facts.dropped
+    warning = "drawn on " + ("from before the learning rate came down" if came_down else "at the learning rate so far: a decay will take off more")
+    left, loss = stretch.fall(now, UNLIMITED), float(facts.curve.loss[-1])
+    # no more can be left than the loss, and no less than nothing; where no more than that is known, nothing is said
+    left = None if left.low <= 0 and left.high >= loss else Prediction(min(left.value, loss), max(left.low, 0.0), min(left.high, loss))
+    return _expected(end, "curve", warning), _expected(stretch.fall(now, 2 * now), "curve"), _expected(left, "curve")
 
 
 def _expected(found: Prediction | None, source: str, warning: str = "") -> Expectation | None:
@@ -347,21 +329,20 @@ def _stop_bound(facts: _Facts) -> float | None:
     law = facts.law
     if law is None or law.unique is None:
         return None
-    floor = law.loss(law.unlimited())
-    if law.law.form.name == "kaplan-nd":  # its D are the tokens there are, so the learning curve is the run's own
-        excess = law.loss({"N": law.N, "D": law.unique}) - floor
-        if facts.stretch is None or not excess > 0:
-            return None
-        _, log_A, alpha = facts.stretch.constants
-        with np.errstate(over="ignore"):
-            return finite(float(formulas.stop_bound(excess, alpha, np.exp(log_A / alpha))))
-    if "U" in law.names:
-        allowed = law.loss({**law.unlimited(), "U": law.unique})
-    elif facts.overfits:
-        allowed = float(facts.curve.loss.min())
+    floor, of_all_data = law.loss(law.unlimited()), law.form.name == "kaplan-nd"
+    if of_all_data or "U" in law.names:
+        allowed = law.loss({**law.unlimited(), "D" if of_all_data else "U": law.unique})
     else:
+        allowed = float(facts.curve.loss.min()) if facts.overfits else floor
+    if not allowed > floor:
         return None
-    return law.reaches(allowed) if allowed > floor else None
+    if not of_all_data:
+        return law.reaches(allowed)
+    if facts.stretch is None:  # the D of that law are the tokens there are, so the learning curve is the run's own
+        return None
+    _, log_A, alpha = facts.stretch.constants
+    with np.errstate(over="ignore"):
+        return finite(float(formulas.stop_bound(allowed - floor, alpha, np.exp(log_A / alpha))))
 
 
 def _notes(stage: str, facts: _Facts) -> list[str]:
@@ -371,16 +352,17 @@ def _notes(stage: str, facts: _Facts) -> list[str]:
                      "a law of smaller sizes can")
     if facts.law_says in ("above", "below"):
         more = "" if facts.above < 0 or facts.decayed else ", more than a learning rate that has yet to come down explains"
-        notes.append(f"the law does not describe this training: {facts.beside_law().removesuffix(' the law')} it at this point{more}")
+        notes.append(f"the law does not describe this training: {facts.beside('it')} at this point{more}")
     if facts.law_says == "follows" and not facts.decayed and facts.above > OFF:
-        notes.append(f"{facts.beside_law()}, as it is before the learning rate comes down")
+        notes.append(f"{facts.beside()}, as it is before the learning rate comes down")
     if facts.dropped:
         notes.append("the fall at the end looks like the learning rate coming down; the curve before it was followed")
     return notes
 
 
 def _advice(stage: str, facts: _Facts, doubling: Expectation | None, planned: float | None) -> str:
-    curve, buys = facts.curve, "" if doubling is None else f": twice the steps buy {max(doubling.value, 0):.2g} nats"
+    curve = facts.curve
+    buys = "" if doubling is None else f": twice the steps buy {max(doubling.value, 0):.2g} nats"
     if stage == TOO_SHORT:
         return "Go on, and measure the loss at more steps."
     if stage == DIVERGING:
@@ -400,13 +382,3 @@ def _advice(stage: str, facts: _Facts, doubling: Expectation | None, planned: fl
     if planned is not None and curve.now >= planned * (1 - 1e-9):
         return f"The plan is done; a longer training would still gain{buys}."
     return f"Go on{buys}."
-
-
-def _positive(name: str, number) -> float:
-    try:
-        number = float(number)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not 1 / LARGEST < number < LARGEST:
-        raise UserError(f"{name} must be a number above zero, and one that a training can have")
-    return number
