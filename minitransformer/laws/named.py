@@ -142,7 +142,7 @@ def _from_dict(data: Mapping[str, Any]) -> Law:
             raise ValueError
         none = np.zeros(0)
         engine = Curve(form, math.inf, theta, centre, np.zeros((k, 0)), none, none, none, covariance, numbers[0], 0.0,
-                       float(data.get("objective") or 0), 0.0, True, 1.0, *numbers[1:])
+                       float(data.get("objective") or 0), 0.0, True, *numbers[1:])
     elif any(estimates[p.name].value is None for p in form.parameters):
         raise ValueError
     ranges = {name: (float(low), float(high)) for name, (low, high) in (data.get("range") or {}).items() if name in form.inputs}

@@ -145,7 +145,8 @@ class Curve:
     theta (p,): the best of many starts; centre (k,): what was subtracted from the log inputs z (k, n). means, residuals
     (n,): log losses and their distance from the curve. covariance (p, p): of theta, linearised; groups (n,): points of
     one training, which move together. sigma: scatter of a point. q_band, q_new: critical values for the curve and for a
-    new point on it, the larger of those at the dearest point and at ten times its compute. draws (R, p), covariances (R, p, p): the same of each resample.
+    new point on it, the larger of those at the dearest point and at ten times its compute. draws (R, p), covariances
+    (R, p, p): theta and covariance of each resample.
     """
 
     form: Form
@@ -162,7 +163,6 @@ class Curve:
     objective: float
     condition: float
     converged: bool
-    agreement: float
     q_band: float = 0.0
     q_new: float = 0.0
     draws: np.ndarray | None = None
@@ -249,11 +249,10 @@ def fit_curve(form: Form, z: np.ndarray, means: np.ndarray, counts: np.ndarray, 
     pooled = scatter <= seeds
     variance = ((n - p) * scatter + extra * seeds) / (n - p + extra) if pooled else scatter
     sigma = float(np.sqrt(max(variance, 1e-32)))
-    agreement = float(np.mean(found.objective <= objective * (1 + 1e-6) + 1e-15))
     covariance = _covariance(jacobian, residuals[None], np.array([sigma]), groups)[0]
     fields = dict(form=form, delta=delta, theta=theta, centre=centre, z=z, means=means, counts=counts, residuals=residuals,
                   covariance=covariance, sigma=sigma, seeds=seeds, objective=objective, condition=condition,
-                  converged=bool(found.converged[best]), agreement=agreement, groups=groups)
+                  converged=bool(found.converged[best]), groups=groups)
     if not resamples:
         return Curve(**fields)
     noise = _noise(residuals, jacobian[0], sigma, groups, resamples)
