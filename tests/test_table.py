@@ -268,8 +268,6 @@ ODD = {
     "small letters": text(PLAIN.set_axis(["n", "d", "LOSS"], axis=1)).encode(),
     "compute instead of tokens": text(PLAIN.assign(flops=6.0 * PLAIN.N * PLAIN.D).drop(columns="D")).encode(),
     "comments and blank lines": ("# my runs, it's all \"there\"\n\n" + text(PLAIN).replace("\n", "\n# x\n\n", 5)).encode(),
-    "a header in a comment": ("# " + text(PLAIN)).encode(),
-    "a spreadsheet's first line": ("sep=;\n" + text(PLAIN, sep=";")).encode(),
     "commas at the ends": text(PLAIN).replace("\n", ",,\n").encode(),
     "columns of words": text(PLAIN.assign(note='says "no", twice', tokenizer="bpe", dataset="c4")).encode(),
     "cells over two lines": text(PLAIN.assign(note="one\ntwo")).encode(),

@@ -6,7 +6,6 @@ else by the synonyms below, else by the mapping given. Everything else in the ta
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import re
@@ -47,14 +46,14 @@ MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "--", "?")
 SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 MAX_BYTES, MAX_ROWS, MAX_COLUMNS, MAX_RUNS = 32_000_000, 200_000, 2_000, 10_000
 
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,5})?")
-THOUSANDS = re.compile(r"[+-]?\d{1,3}([, '_])\d{3}(\1\d{3})*(\.\d*)?")
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d{1,5})?")
+NUMBER = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*([kKmMbBgGtT]?)")
+THOUSANDS = re.compile(r"[+-]?[0-9]{1,3}([,\s'_])[0-9]{3}(\1[0-9]{3})*(\.[0-9]*)?\s*[kKmMbBgGtT]?")
+DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?")
 
 
 def amount(text: str, what: str = "this") -> float:
     """A number as people write them: 1e21, 70B, 1.4T, 1,000,000. UserError unless it is finite and above zero."""
-    value = _number(str(text), suffix=True)
+    value = _number(str(text))
     if value is None or not (math.isfinite(value) and value > 0):
         raise UserError(f"{what} must be a number above zero, such as 1e21, 70B or 1.4T, not {shown(text)}")
     return value
@@ -80,13 +79,14 @@ def read_table(path: str | Path | pd.DataFrame, columns: Mapping[str, str] | Non
     wanted = (*dict.fromkeys((*SYNONYMS, *columns) if need is None else (*need, *also)),)
     need = () if need is None else tuple(need)
     found, ambiguous = _resolve(table, columns)
+    if "L" in need and "L" not in found and "loss" in found:
+        found["L"] = found["loss"]
+        ambiguous.update({"L": ambiguous["loss"]} if "loss" in ambiguous else {})
     for standard in wanted:
         if standard in ambiguous:
             raise UserError(f"{' and '.join(map(shown, ambiguous[standard]))} could both be {standard}: say which with --{_flag(standard)} COLUMN")
 
-    def numbers(standard: str) -> np.ndarray:
-        return _numbers(table[found[standard]], standard, delimiter)
-
+    numbers = lambda standard: _numbers(table[found[standard]], standard, delimiter)
     result = {s: numbers(s) for s in wanted if s in found and s not in LABELS}
     for standard, others, how in (("D", ("C", "N"), "C / (6 N)"), ("C", ("N", "D"), "6 N D")):
         asked = derive_D and standard == "D"
@@ -104,8 +104,7 @@ def read_table(path: str | Path | pd.DataFrame, columns: Mapping[str, str] | Non
         if standard in found and standard not in ambiguous:
             result[standard] = table[found[standard]].astype(str).to_numpy()
     rest = table.drop(columns=[c for c in table.columns if c in result])
-    standard_columns = pd.DataFrame(result, index=table.index)
-    frame = pd.concat([standard_columns, rest], axis=1)
+    frame = pd.concat([pd.DataFrame(result, index=table.index), rest], axis=1)
     frame.attrs["notes"] = notes
     return frame
 
@@ -129,22 +128,14 @@ def fit_table(source: str | Path | pd.DataFrame, law: str, *, x: str | None = No
     form = forms.form(law, x)
     if x is not None and (x,) != form.inputs:
         raise UserError(f"the law {form.name} has the input{'s' * (len(form.inputs) > 1)} {' and '.join(form.inputs)}: leave --x out")
-    if not (isinstance(drop_highest, int) and drop_highest >= 0):
-        raise UserError(f"the number of highest losses to leave out must be zero or more, not {drop_highest!r}")
+    if drop_highest < 0:
+        raise UserError(f"the number of highest losses to leave out must be zero or more, not {drop_highest}")
     target = "B" if form.target == "B_crit" else "loss"
     if y is not None:
         columns[target] = y
-    if "L" in form.inputs and "L" not in columns:
-        table = _frame(source)[0]
-        found, ambiguous = _resolve(table, {k: v for k, v in columns.items() if k in SYNONYMS})
-        if "loss" in ambiguous:
-            raise UserError(f"{' and '.join(map(shown, ambiguous['loss']))} could both be L: say which with --L COLUMN")
-        if "L" not in found and "loss" in found:
-            columns["L"] = found["loss"]
     frame = read_table(source, columns, need=(*form.inputs, target), where=where, derive_D=derive_D)
     notes = list(frame.attrs["notes"])
-    mixed = _mixed(frame)
-    if mixed:
+    if mixed := _mixed(frame):
         status, values = mixed
         return Law(form, status, REFUSALS[status].format(mixed=values) + f", for instance --where '{values.split(':')[0]}=...'", notes=tuple(notes))
     if len(frame) > MAX_RUNS:
@@ -157,13 +148,12 @@ def fit_table(source: str | Path | pd.DataFrame, law: str, *, x: str | None = No
     groups = frame["group"] if "group" in frame and frame["group"].nunique() < len(frame) else None
     fitted = fit(form, frame[target], seed=frame.get("seed"), group=groups, within=within, delta=delta,
                  **{name: frame[name] for name in form.inputs})
-    bad = {"x_not_finite": (form.inputs, np.isfinite), "x_not_positive": (form.inputs, lambda v: v > 0),
-           "loss_not_finite": ((target,), np.isfinite), "loss_not_positive": ((target,), lambda v: v > 0)}.get(fitted.status)
-    if bad:
-        names, good = bad
-        rows = frame.index[~np.all([good(frame[n].to_numpy()) for n in names], axis=0)]
-        where_bad = ", ".join(map(str, rows[:5])) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
-        fitted = replace(fitted, reason=f"{fitted.reason} ({frame.index.name or 'row'} {where_bad})")
+    what, _, wrong = fitted.status.partition("_not_")
+    if wrong in ("finite", "positive"):
+        values = frame[list(form.inputs) if what == "x" else [target]]
+        rows = frame.index[~(np.isfinite(values) if wrong == "finite" else values > 0).all(axis=1)]
+        more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+        fitted = replace(fitted, reason=f"{fitted.reason} ({frame.index.name} {', '.join(map(str, rows[:5]))}{more})")
     return replace(fitted, notes=tuple(notes))
 
 
@@ -189,20 +179,15 @@ def _flag(standard: str) -> str:
 
 def _resolve(table: pd.DataFrame, columns: dict[str, str]) -> tuple[dict[str, str], dict[str, list[str]]]:
     """The kit's name -> header; and the names for which several headers would do."""
-    headers = list(table.columns)
-    found = {standard: _header(headers, wished) for standard, wished in columns.items()}
+    found = {standard: _header(list(table.columns), wished) for standard, wished in columns.items()}
     ambiguous = {}
-    free = [h for h in headers if h not in found.values()]
+    free = [h for h in table.columns if h not in found.values()]
     for standard, others in SYNONYMS.items():
-        if standard in found:
-            continue
-        for matches in ([h for h in free if h == standard], [h for h in free if _plain(h) == standard.lower()],
-                        [h for h in free if _plain(h) in others]):
-            if matches:
-                found[standard] = matches[0]
-                if len(matches) > 1:
-                    ambiguous[standard] = matches
-                break
+        names = [] if standard in found else [[h for h in free if h == standard], [h for h in free if _plain(h) == standard.lower()],
+                                              [h for h in free if _plain(h) in others]]
+        matches = next(filter(None, names), [])
+        found.update({standard: matches[0]} if matches else {})
+        ambiguous.update({standard: matches} if len(matches) > 1 else {})
     return found, ambiguous
 
 
@@ -217,7 +202,7 @@ def _header(headers: Sequence[str], wished: str) -> str:
     raise UserError(f"there is no column {shown(wished)}: the columns are {_listed(headers)}")
 
 
-def _first(table: pd.DataFrame, names: Iterable[str]) -> list[str]:
+def _called(table: pd.DataFrame, names: Iterable[str]) -> list[str]:
     """The headers that are these names, in any case."""
     return [h for name in names for h in table.columns if _plain(h) == name]
 
@@ -229,50 +214,44 @@ def _where(table: pd.DataFrame, where: Iterable[str], notes: list[str]) -> pd.Da
     rows = len(table)
     wanted: dict[str, list[str]] = {}
     for condition in where:
-        column, equals, value = condition.partition("=")
-        if not (equals and column.strip()):
+        column, equals, value = (part.strip() for part in condition.partition("="))
+        if not (equals and column):
             raise UserError(f"--where takes column=value, such as tokenizer=char, not {shown(condition)}")
-        header = column.strip()
-        if header not in table.columns:
-            standard = _resolve(table, {})[0].get(header)
-            header = standard or _header(list(table.columns), header)
-        wanted.setdefault(header, []).append(value.strip())
+        header = column if column in table.columns else _resolve(table, {})[0].get(column) or _header(list(table.columns), column)
+        wanted.setdefault(header, []).append(value)
     for header, values in wanted.items():
         cells = table[header].map(_text)
-        exact = cells.isin(values)
-        numbers = {n for v in values if (n := _number(v, suffix=True)) is not None}
-        if numbers and not exact.any():
-            exact = cells.map(lambda c: _number(c, suffix=True) in numbers)
-        if not exact.any():
+        keep = cells.isin(values)
+        if not keep.any():
+            keep = cells.map(_number).isin([n for v in values if (n := _number(v)) is not None])
+        if not keep.any():
             raise UserError(f"no row has {shown(header)} = {' or '.join(map(shown, values))}: there are {_listed(cells.unique())}")
-        table = table[exact]
+        table = table[keep]
     if wanted:
         notes.append(f"{len(table)} of {rows} rows were kept by {' and '.join(shown(f'{h}={v}') for h, vs in wanted.items() for v in vs)}")
     return table
 
 
 def _complete(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    for header in _first(table, STATUS):
+    for header in _called(table, STATUS):
         status = table[header].map(_text)
         keep = status.str.lower().isin(COMPLETE)
         if not keep.all():
             others = status[~keep].replace("", "empty").value_counts()
             counts = ", ".join(f"{shown(value)} {n}" for value, n in others.iloc[:5].items()) + (", ..." if len(others) > 5 else "")
-            notes.append(f"{int((~keep).sum())} of {len(table)} runs were left out by their {shown(header)}: {counts}")
             if not keep.any():
                 raise UserError(f"no run is complete: {shown(header)} is {counts}; there is nothing to fit")
+            notes.append(f"{int((~keep).sum())} of {len(table)} runs were left out by their {shown(header)}: {counts}")
             table = table[keep]
     return table
 
 
 def _mixed(frame: pd.DataFrame) -> tuple[str, str] | None:
     for status, names in (("mixed_tokenizers", TOKENIZER), ("mixed_corpora", CORPUS)):
-        for header in _first(frame, names):
+        for header in _called(frame, names):
             values = [v for v in frame[header].map(_text).unique() if v.lower() not in MISSING]
-            numbers = [_number(v, suffix=True) for v in values]
-            if _plain(header) == "dataset" and None not in numbers:
-                continue  # sizes of data sets, not their names
-            if len({v if n is None else n for v, n in zip(values, numbers)}) > 1:
+            sizes = _plain(header) == "dataset" and all(_number(v) is not None for v in values)  # of data sets, not their names
+            if len(values) > 1 and not sizes:
                 return status, f"{shown(header)}: {_listed(values, 4)}"
     return None
 
@@ -281,59 +260,38 @@ def _mixed(frame: pd.DataFrame) -> tuple[str, str] | None:
 
 
 def _text(cell: Any) -> str:
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return ""
-    return str(cell).strip()
+    return "" if pd.api.types.is_scalar(cell) and pd.isna(cell) else str(cell).strip()
 
 
-def _tidy(text: str) -> str:
-    return text.strip().replace("\u2212", "-").replace("\u00a0", " ").replace("\u202f", " ").replace("\u2009", " ").replace("\u2019", "'")
-
-
-def _number(text: str, suffix: bool = False, comma: str = "") -> float | None:
-    """A cell's number, or None. suffix: 70B is one. comma: "decimal" where 1,5 is one and a half."""
-    text = _tidy(text)
-    factor = 1.0
-    if suffix and text[-1:].lower() in SUFFIXES and text[-1:].isascii():
-        factor, text = SUFFIXES[text[-1].lower()], text[:-1].rstrip()
-    if comma == "decimal":
-        text = text.replace(",", ".")
-    elif THOUSANDS.fullmatch(text):
-        text = re.sub("[, '_]", "", text)
-    if text.isascii() and NUMBER.fullmatch(text):
-        return float(text) * factor
-    if text.lower() in ("inf", "+inf", "infinity", "-inf", "-infinity"):
-        return math.copysign(math.inf, -1.0 if text[0] == "-" else 1.0)
-    return None
+def _number(text: str, suffix: bool = True) -> float | None:
+    """The number in a cell, or None; with `suffix` 70B is one."""
+    if text.lower() in ("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"):
+        return float(text)
+    text = text.strip()
+    found = NUMBER.fullmatch(re.sub(r"[,\s'_]", "", text) if THOUSANDS.fullmatch(text) else text)
+    if not found or (found[2] and not suffix):
+        return None
+    return float(found[1]) * SUFFIXES.get(found[2].lower(), 1.0)
 
 
 def _numbers(column: pd.Series, standard: str, delimiter: str) -> np.ndarray:
     """A column as floats, NaN where a cell is empty; UserError names the first cell that is no number."""
+    types = pd.api.types
+    if types.is_numeric_dtype(column) and not (types.is_bool_dtype(column) or types.is_complex_dtype(column)):
+        return column.to_numpy(float, na_value=np.nan)
     loss = standard in ("loss", "train_loss", "L")
-    comma = _commas([_tidy(c) for c in column if isinstance(c, str)], str(column.name), loss, delimiter)
-    values = np.empty(len(column))
-    for i, cell in enumerate(column):
-        try:
-            if cell is None or cell is pd.NaT or cell is pd.NA:
-                value = math.nan
-            elif isinstance(cell, str):
-                value = math.nan if cell.strip().lower() in MISSING else _number(cell, not loss, comma)
-            elif isinstance(cell, (bool, np.bool_, complex, bytes)) or np.ndim(cell):
-                value = None
-            else:
-                value = float(cell)
-        except OverflowError:
-            value = math.inf
-        except (TypeError, ValueError):
-            value = None
-        if value is None:
-            raise UserError(f"{shown(column.name)} must hold numbers: {column.index.name or 'row'} {column.index[i]} has {shown(str(cell))}")
-        values[i] = value
-    return values
+    cells = column.map(_text).astype(object)
+    if _decimal_commas(list(cells), str(column.name), loss, delimiter):
+        cells = cells.str.replace(",", ".")
+    values = [math.nan if cell.lower() in MISSING else _number(cell, not loss) for cell in cells]
+    if None in values:
+        at = values.index(None)
+        raise UserError(f"{shown(column.name)} must hold numbers: {column.index.name} {column.index[at]} has {shown(column.map(_text).iloc[at])}")
+    return np.array(values)
 
 
-def _commas(cells: list[str], header: str, loss: bool, delimiter: str) -> str:
-    """"decimal" where the commas of a column are decimal points, else ""; UserError where nobody could tell.
+def _decimal_commas(cells: list[str], header: str, loss: bool, delimiter: str) -> bool:
+    """Whether the commas of a column are decimal points; UserError where nobody could tell.
 
     A comma in a file separated by semicolons is taken for a decimal point in a loss; 98.304 may then be a thousand.
     """
@@ -346,7 +304,7 @@ def _commas(cells: list[str], header: str, loss: bool, delimiter: str) -> str:
     if doubtful:
         raise UserError(f"{shown(doubtful[0])} in the column {shown(header)} may be a decimal or a thousand: "
                         "write decimals with a point and thousands without a comma")
-    return "decimal" if decimal and (loss or not thousands) else ""
+    return decimal and (loss or not thousands)
 
 
 def shown(text: Any, width: int = 40) -> str:
@@ -364,19 +322,14 @@ def _listed(values: Iterable[Any], most: int = 12) -> str:
 
 
 def _frame(source: str | Path | pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Raw cells, indexed by line (or row), and the delimiter."""
+    """Raw cells, indexed by line of the file (or by row), and the delimiter."""
     if isinstance(source, pd.DataFrame):
-        table = source.rename(columns=str).reset_index(drop=True) if source.index.name != "line" else source
-        return _checked(table, "the table"), ","
+        return _checked(source.rename(columns=str), "the table"), ","
     path = Path(source)
     name = shown(str(path), 80)
     try:
-        if path.is_dir():
-            raise UserError(f"{name} is a folder: name the file with the table")
-        if not path.exists():
-            raise UserError(f"there is no file {name}")
         if not path.is_file():
-            raise UserError(f"{name} is not a file that holds a table")
+            raise UserError(f"{name} is a folder: name the file with the table" if path.is_dir() else f"there is no file {name}")
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise UserError(f"{name} has {size / 1e6:,.0f} MB, more than the {MAX_BYTES / 1e6:.0f} MB read here: keep one row a run")
@@ -384,8 +337,12 @@ def _frame(source: str | Path | pd.DataFrame) -> tuple[pd.DataFrame, str]:
     except OSError as problem:
         raise UserError(f"cannot read {name}: {problem.strerror or problem}") from None
     if path.suffix.lower() == ".parquet" or data[:4] == b"PAR1":
-        return _parquet(data, name), ","
-    return _text_table(data, name, "\t" if path.suffix.lower() in (".tsv", ".tab") else None)
+        return _checked(_parquet(data, name), name), ","
+    text = _decode(data, name)
+    header = next((line for line in text.split("\n") if line), "")
+    bare = re.sub(r'"[^"]*"', "", header)
+    delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else max(",;\t|", key=bare.count)
+    return _checked(_cells(text, delimiter, name), name), delimiter
 
 
 def _parquet(data: bytes, name: str) -> pd.DataFrame:
@@ -393,113 +350,59 @@ def _parquet(data: bytes, name: str) -> pd.DataFrame:
 
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
-        groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
-        if file.metadata.num_rows > MAX_ROWS or sum(g.total_byte_size for g in groups) > 10 * MAX_BYTES:
-            raise UserError(f"{name} is too large for a table of runs: keep one row a run")
-        table = file.read().to_pandas()
-    except UserError:
-        raise
+        size = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        small = file.metadata.num_rows <= MAX_ROWS and size <= 10 * MAX_BYTES
+        table = file.read().to_pandas() if small else None
     except Exception as problem:
         raise UserError(f"{name} cannot be read as parquet: {shown(problem, 80)}") from None
-    table.columns = [str(c) for c in table.columns]
-    return _checked(table.reset_index(drop=True), name)
-
-
-def _text_table(data: bytes, name: str, delimiter: str | None) -> tuple[pd.DataFrame, str]:
-    text = _decode(data, name)
-    lines = io.StringIO(text, newline=None)
-    at, comment = [0], [""]
-
-    def useful():
-        for number, line in enumerate(lines, 1):
-            at[0] = number
-            if line.lstrip().startswith("#"):
-                comment[0] = line.lstrip().lstrip("#").strip()
-            elif line.strip():
-                yield line
-
-    source = useful()
-    first = next(source, None)
-    if first is not None and (marked := re.fullmatch(r'"?sep=(.)"?\s*', first)):  # written by spreadsheets
-        delimiter = marked[1]
-        first = next(source, None)
-    if first is None:
-        raise UserError(f"{name} is empty: the first line must name the columns, each further line is a run")
-    delimiter = delimiter or _delimiter(first)
-    rows: list[list[str]] = []
-    numbers: list[int] = []
-    header: list[str] | None = None
-
-    def from_first():
-        yield first
-        yield from source
-
-    try:
-        for row in csv.reader(from_first(), delimiter=delimiter, skipinitialspace=True, strict=True):
-            row = [cell.strip() for cell in row]
-            if not any(row):
-                continue
-            if header is None:
-                header = row
-                if all(_number(cell, True, "decimal") is not None or cell.lower() in MISSING for cell in row):
-                    names = next(csv.reader([comment[0]], delimiter=delimiter), [])
-                    if len(names) != len(row):
-                        raise UserError(f"{name} has no header: the first line must name the columns, such as N, D, loss")
-                    header = [n.strip() for n in names]
-                else:
-                    continue
-            if len(row) > len(header) and not any(row[len(header) :]):
-                row = row[: len(header)]
-            if len(row) != len(header):
-                raise UserError(f"{name}: line {at[0]} has {len(row)} cells where the header has {len(header)}")
-            rows.append(row)
-            numbers.append(at[0])
-            if len(rows) > MAX_ROWS:
-                raise UserError(f"{name} has more than {MAX_ROWS:,} rows: keep one row a run")
-    except csv.Error as problem:
-        raise UserError(f"{name}: line {at[0]} cannot be read as a row of a table: {shown(problem, 60)[1:-1]}") from None
-    header = [" ".join(h.split()) for h in header or []]
-    while header and not header[-1] and not any(row[len(header) - 1] for row in rows):
-        header.pop()
-        rows = [row[: len(header)] for row in rows]
-    if len(header) == 1 and not rows:
-        raise UserError(f"{name} is not a table: its first line must name columns, separated by commas")
-    if not rows:
-        raise UserError(f"{name} has a header and no runs below it")
-    table = pd.DataFrame(rows, columns=header, index=pd.Index(numbers, name="line"), dtype=object)
-    return _checked(table, name), delimiter
+    if table is None:
+        raise UserError(f"{name} is too large for a table of runs: keep one row a run")
+    return table.rename(columns=str)
 
 
 def _decode(data: bytes, name: str) -> str:
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    """The text; comments, and rows of nothing but separators, become empty lines."""
     try:
-        text = data.decode(encoding)
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as problem:
-        if b"\0" in data:
-            raise UserError(f"{name} is not a text file: save the table as CSV") from None
-        line = data[: problem.start].count(b"\n") + 1
-        raise UserError(f"{name} is not UTF-8 text (line {line}): save the table as CSV in UTF-8") from None
+        raise UserError(f"{name} is not UTF-8 text (line {data[: problem.start].count(10) + 1}): save the table as CSV in UTF-8") from None
     if "\0" in text:
         raise UserError(f"{name} is not a text file: save the table as CSV")
-    return text
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join("" if not line.strip(" ,;\t|") or line.lstrip().startswith("#") else line for line in lines)
 
 
-def _delimiter(header: str) -> str:
-    """Of comma, semicolon, tab and bar, the one the header has most of, outside quotes."""
-    bare = re.sub(r'"[^"]*"', "", header)
-    return max(",;\t|", key=bare.count)
+def _cells(text: str, delimiter: str, name: str) -> pd.DataFrame:
+    """Every cell as stripped text, indexed by the line its row ends on."""
+    start = len(text) - len(text.lstrip("\n"))
+    if start == len(text):
+        raise UserError(f"{name} is empty: the first line must name the columns, each further line is a run")
+    try:
+        cells = pd.read_csv(io.StringIO(text), sep=delimiter, header=None, skiprows=start, dtype=object, keep_default_na=False,
+                            skip_blank_lines=False, skipinitialspace=True, engine="python")  # the engine that tells a short row
+    except pd.errors.ParserError as problem:
+        raise UserError(f"{name} cannot be read as a table with the columns of its first line: {shown(problem, 80)[1:-1]}") from None
+    breaks = cells.apply(lambda column: column.str.count("\n")).sum(axis=1).cumsum()
+    cells.index = pd.Index(start + 1 + np.arange(len(cells)) + breaks.astype(int), name="line")
+    short = cells.isna().any(axis=1)
+    cells = cells.map(_text).astype(object)
+    filled = (cells != "").any(axis=1)
+    if (short & filled).any():
+        raise UserError(f"{name}: line {cells.index[short & filled][0]} has fewer cells than the header")
+    header = [" ".join(h.split()) for h in cells.iloc[0]]
+    if all(_number(h.replace(",", ".")) is not None or h.lower() in MISSING for h in header):
+        raise UserError(f"{name} has no header: the first line must name the columns, such as N, D, loss")
+    return cells[filled].iloc[1:].set_axis(header, axis=1)
 
 
 def _checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    if len(table.columns) > MAX_COLUMNS:
-        raise UserError(f"{name} has {len(table.columns):,} columns, more than a table of runs: keep those of the law")
-    twice = table.columns[table.columns.duplicated() & (table.columns != "")]
+    """The table without columns that have no name; rows get numbers unless they have lines."""
+    table = table.loc[:, table.columns != ""]
+    if len(table.columns) > MAX_COLUMNS or len(table) > MAX_ROWS:
+        raise UserError(f"{name} has {len(table):,} rows and {len(table.columns):,} columns, more than a table of runs: keep one row a run")
+    twice = table.columns[table.columns.duplicated()]
     if len(twice):
         raise UserError(f"{name} has the column {shown(twice[0])} twice: rename one")
-    if (table.columns == "").sum() > 1:
-        table = table.loc[:, table.columns != ""]
     if not len(table):
         raise UserError(f"{name} has a header and no runs below it")
-    if table.index.name != "line":
-        table.index = pd.RangeIndex(1, len(table) + 1, name="row")
-    return table
+    return table if table.index.name == "line" else table.set_axis(pd.RangeIndex(1, len(table) + 1, name="row"))
