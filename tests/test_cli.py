@@ -16,63 +16,77 @@ from minitransformer.sweeps.store import reference_table
 from terminal import command as here
 
 
-def run(*arguments, **environment):
-    import os
-    return subprocess.run([sys.executable, "-m", "minitransformer.cli", *arguments], capture_output=True, text=True,
-                          env={**os.environ, **environment}, stdin=subprocess.DEVNULL)
+def process(*arguments):
+    return subprocess.run([sys.executable, "-m", "minitransformer.cli", *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def one_line_and_status_2(result):
+    assert (result.returncode, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("minitransformer: ") and len(line) > 30
 
 
 @pytest.mark.parametrize("arguments", [
     ["bogus"], ["sweep"], ["sweep", "nope"], ["sweep", "ladder", "--scale", "huge"], ["replicate", "--only", "kaplan.x"],
     ["replicate", "--workers", "0"], ["data", "get", "nope"], ["sweep", "ladder", "--export", "runs.txt"],
     ["claims", "--only", "nope"], ["sweep", "ladder", "--scale", "smoke", "--device", "quantum"], ["fit", "nope.csv", "--law", "power"]])
-def test_a_mistake_is_one_line_and_status_2(arguments, tmp_path):
-    result = run(*arguments, MINITRANSFORMER_STORE=str(tmp_path / "runs"))
-    assert result.returncode == 2 and result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("minitransformer: ") and len(line) > 30
+def test_a_mistake_is_one_line_and_status_2(arguments, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINITRANSFORMER_STORE", str(tmp_path / "runs"))
+    one_line_and_status_2(here(*arguments))
+
+
+@pytest.mark.parametrize("arguments", [["bogus"], ["sweep", "nope"], ["fit", "nope.csv", "--law", "power"], ["sweep", "ladder", "--scale", "smoke", "--device", "quantum"]])
+def test_a_mistake_in_a_process_of_its_own(arguments):
+    one_line_and_status_2(process(*arguments))
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["replicate", "--help"], ["sweep", "--help"], ["claims", "--help"],
                                        ["data", "--help"], ["data", "list", "--help"], ["data", "get", "--help"], ["fit", "--help"],
                                        ["plan", "--help"], ["diagnose", "--help"], ["design", "--help"]])
 def test_help_teaches(arguments):
-    result = run(*arguments)
+    result = here(*arguments)
     assert result.returncode == 0 and "Usage" in result.stdout and len(result.stdout) > 150
 
 
+def test_help_in_a_process_of_its_own_cuts_no_sentence():
+    result = process("--help")
+    assert result.returncode == 0 and result.stderr == ""
+    commands = result.stdout.partition("Commands:")[2]
+    assert "replicate" in commands and "design" in commands and "..." not in commands
+
+
 def test_a_dry_run_trains_nothing(tmp_path):
-    result = run("sweep", "ladder", "--scale", "laptop", "--dry-run", "--store", str(tmp_path))
+    result = here("sweep", "ladder", "--scale", "laptop", "--dry-run", "--store", str(tmp_path))
     assert result.returncode == 0
     assert "15 runs to train" in result.stdout and "FLOPs" in result.stdout and "minutes" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
 def test_replicate_prints_the_claims_it_measured_and_resumes(tmp_path):
-    first = run("replicate", "--scale", "smoke", "--store", str(tmp_path / "runs"), "--only", "kaplan.L_N", "--json")
+    first = process("replicate", "--scale", "smoke", "--store", str(tmp_path / "runs"), "--only", "kaplan.L_N", "--json")
     assert first.returncode == 0, first.stderr
     (claim,) = json.loads(first.stdout)
     assert {"id", "statement", "paper_value", "value", "low", "high", "unit", "holdout_error", "verdict", "reason", "notebook",
             "scale", "device", "n_runs", "seeds", "N", "D", "C", "losses", "seconds"} <= set(claim)
     assert "trained 8 runs" in first.stderr
-    second = run("replicate", "--scale", "smoke", "--store", str(tmp_path / "runs"), "--only", "kaplan.L_N", "--json")
+    second = here("replicate", "--scale", "smoke", "--store", str(tmp_path / "runs"), "--only", "kaplan.L_N", "--json")
     assert "trained 0 runs; 8 were already" in second.stderr and second.stdout == first.stdout
 
 
 def test_export_writes_a_table_anyone_can_read(tmp_path):
     table = tmp_path / "out" / "ladder.csv"
-    result = run("sweep", "ladder", "--scale", "smoke", "--store", str(tmp_path / "runs"), "--export", str(table))
+    result = here("sweep", "ladder", "--scale", "smoke", "--store", str(tmp_path / "runs"), "--export", str(table))
     assert result.returncode == 0, result.stderr
     assert {"N", "D", "C", "loss", "seed", "status"} <= set(pd.read_csv(table).columns)
 
 
 def test_claims_check_passes_on_what_is_committed():
-    result = run("claims", "--check")
+    result = here("claims", "--check")
     assert result.returncode == 0 and "no drift" in result.stdout, result.stderr
 
 
 def test_data_list_names_every_corpus():
-    assert {row["name"] for row in json.loads(run("data", "list", "--json").stdout)} >= {"sotu", "fiction"}
+    assert {row["name"] for row in json.loads(here("data", "list", "--json").stdout)} >= {"sotu", "fiction"}
 
 
 # --- laws --------------------------------------------------------------------------------------------------------
@@ -81,15 +95,12 @@ def test_data_list_names_every_corpus():
 @pytest.mark.parametrize("arguments", [
     ["fit", "nope.csv"], ["plan"], ["plan", "--compute", "0"], ["plan", "--compute", "1e999"],
     ["plan", "--params", "7Q"], ["plan", "--compute", "1e20", "--law", "nope.json"], ["plan", "--compute", "1e20", "--law", "kaplan-n"],
-    ["plan", "--params", "1e200"], ["plan", "--tokens", "1", "--law", "besiroglu"], ["plan", "--steps", "10"],
+    ["plan", "--params", "1e200"], ["plan", "--tokens", "1T", "--law", "muennighoff", "--unique-tokens", "1B"], ["plan", "--tokens", "1", "--law", "besiroglu"], ["plan", "--steps", "10"],
     ["diagnose", "nope.csv", "--params", "1M"], ["diagnose", "nope.csv"], ["diagnose", "nope.csv", "--params", "none"],
     ["design", "--minutes", "-1"], ["design", "--minutes", "ten"], ["design", "--minutes", "5", "--spec", "grid.csv"],
     ["design", "--minutes", "5", "--goal", "nope"], ["design", "--minutes", "5", "--law", "nope"]])
 def test_a_mistake_with_laws_is_one_line_and_status_2(arguments):
-    status, out, err = here(*arguments)
-    assert (status, out) == (2, "")
-    (line,) = err.splitlines()
-    assert line.startswith("minitransformer: ") and len(line) > 30
+    one_line_and_status_2(here(*arguments))
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +139,10 @@ def test_a_fit_in_words(runs):
     assert max(map(len, result.stdout.splitlines())) < 200
 
 
-def test_the_next_step_that_a_fit_names_works(runs, tmp_path):
+@pytest.mark.parametrize("law", [["power", "--x", "C"], ["kaplan-ns"]])
+def test_the_next_step_that_a_fit_names_works(runs, tmp_path, law):
     file = tmp_path / "law.json"
-    said = here("fit", str(runs), "--law", "power", "--x", "C", "--out", str(file)).stdout
+    said = here("fit", str(runs), "--law", *law, "--out", str(file)).stdout
     (command,) = re.findall(r"`minitransformer (plan .*)`", said)
     assert here(*command.split()).returncode == 0
 

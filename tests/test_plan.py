@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from minitransformer.errors import UserError
 from minitransformer.laws import fit, form, formulas, published, read_law
 from minitransformer.laws.fit import Estimate, Law
-from minitransformer.laws.plan import allocate, kaplan_rules, predict
+from minitransformer.laws.plan import allocate, best_for, kaplan_rules, predict
 from minitransformer.laws.named import PF_DAY
 from minitransformer.papers import value
 
@@ -256,6 +256,37 @@ def test_at_its_own_critical_batch_table_6_takes_twice_the_steps():
     for C in np.geomspace(1e-6, 1e3, 10) * PF_DAY:
         best = kaplan_rules(C)
         assert best.D == pytest.approx(2 * best.B * best.S, rel=0.12)
+
+
+# --- the budget of a size ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, more", [("besiroglu", {}), ("kaplan-nd", {}), ("kaplan-ns", {}), ("kaplan-ns", {"batch": 5e5}),
+                                        ("muennighoff", {"unique": 1e12}), ("muennighoff", {"unique": 1e10}), ("rules", {})])
+@pytest.mark.parametrize("goal", [{"N": 7e9}, {"D": 3e11}])
+def test_a_size_or_data_get_the_budget_they_are_best_for(name, more, goal):
+    rule = kaplan_rules if name == "rules" else lambda C: allocate(published(name), C, **more)
+    found = best_for(rule, **goal)
+    ((key, target),) = goal.items()
+    assert getattr(found, key) == target
+    assert rule(found.C).N == pytest.approx(found.N, rel=1e-6) and rule(found.C).D == pytest.approx(found.D, rel=1e-6)
+
+
+@pytest.mark.parametrize("goal, message", [({"N": 1e200}, "no budget between"), ({"D": 1.0}, "no budget between"), ({"N": -1}, "above zero"),
+                                           ({}, "one of them"), ({"N": 1e9, "D": 1e9}, "one of them")])
+def test_no_budget_at_all(goal, message):
+    with pytest.raises(UserError, match=message):
+        best_for(lambda C: allocate(published("besiroglu"), C), **goal)
+
+
+@pytest.mark.parametrize("goal", [{"D": 1e12}, {"N": 1e11}])
+def test_a_thousand_epochs_are_the_best_for_no_budget(goal):
+    law = published("muennighoff")
+    before, after = (predict(law, N=N, D=1e12, unique=1e9).value for N in (2e10, 1e11))
+    assert before == pytest.approx(after, rel=1e-9)  # five times the size and compute: the loss does not tell them apart
+    with pytest.raises(UserError, match="stopped falling"):
+        best_for(lambda C: allocate(law, C, unique=1e9), **goal)
+    assert best_for(lambda C: allocate(law, C, unique=1e9), D=1e11).N == pytest.approx(1.87e9, rel=0.01)
 
 
 # --- predict ----------------------------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ embeddings).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 
 from minitransformer.errors import UserError
 from minitransformer.laws import formulas
@@ -21,6 +21,7 @@ from minitransformer.laws.named import PF_DAY, published
 from minitransformer.papers import value
 
 LEAST, MOST = 1.0, 1e60  # FLOPs that are taken for a budget
+FLAT = 1e-10  # a loss that e times the compute lowers by less than this share has stopped falling
 VAGUE = 100.0  # the best size is called unknown where its interval spans more than this factor
 
 
@@ -130,6 +131,35 @@ def allocate(law: Law, C: float, *, batch: float | None = None, critical: Law | 
     data = tuple(None if end is None else D * N / end for end in ends[::-1])
     rule = law.name or law.form.name
     return _checked(Allocation(rule, C, N, D, B, S, found.value, found.low, found.high, "; ".join(warnings), *ends, *data))
+
+
+def best_for(rule: Callable[[float], Allocation], *, N: float | None = None, D: float | None = None) -> Allocation:
+    """The budget whose best size is N, or whose best data are D: allocations read backwards.
+
+    rule: from C to its Allocation, such as kaplan_rules or `lambda C: allocate(law, C)`; N and D must grow with C.
+    UserError where no budget has such a best. So it is where the loss stops falling first: with 1e9 unique tokens no
+    telling budget has 1e12 for its best D by the law of Muennighoff et al. 2023, as the thousandth epoch teaches nothing.
+    """
+    if (N is None) == (D is None):
+        raise UserError("say what the budget should be the best for: a size N or data D, one of them")
+    name, target = ("D", _number("D", D)) if N is None else ("N", _number("N", N))
+    at = lambda log_C: rule(math.exp(log_C))
+    off = lambda log_C: math.log(getattr(at(log_C), name) / target)
+    flat = lambda log_C: abs(math.log(at(log_C + 1).loss / at(log_C).loss)) < FLAT
+    least, most = math.log(LEAST) + 1, math.log(MOST) - 2
+    start = 2 * math.log(target) + math.log(6 * 20 if name == "N" else 6 / 20)  # where D = 20 N
+    low = high = min(max(start, least), most)
+    while low > least and off(low) > 0:
+        low = max(low - 2, least)
+    while high < most and off(high) < 0 and not flat(high):
+        high = min(high + 2, most)
+    log_C = brentq(off, low, high, xtol=1e-12) if off(low) <= 0 <= off(high) else high
+    if flat(log_C):
+        raise UserError(f"by this law the loss has stopped falling before {name} = {target:.3g} is the best for any budget: "
+                        "ask for less, or give the compute itself")
+    if not off(low) <= 0 <= off(high):
+        raise UserError(f"no budget between {LEAST:g} and {MOST:g} FLOPs has {target:.3g} as its best {name} by this law")
+    return replace(at(log_C), **{name: target})
 
 
 def predict(law: Law, *, batch: float | None = None, critical: Law | None = None, unique: float | None = None, **given) -> Prediction:
