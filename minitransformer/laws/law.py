@@ -361,10 +361,10 @@ def finite(value):
 
 
 def short(value: float) -> str:
-    """1500 -> 1.5k, 98600 -> 98.6k, 2.5e6 -> 2.5M, 1.5678 -> 1.57; powers of ten beyond 1e12."""
-    if value and not 1e-3 <= abs(value) < 1e12:
+    """1500 -> 1.5k, 98600 -> 98.6k, 2.5e6 -> 2.5M, 1.4e12 -> 1.4T, 1.5678 -> 1.57; powers of ten beyond 1e15."""
+    if value and not 1e-3 <= abs(value) < 0.9995e15:
         return f"{value:.2e}"
-    for limit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+    for limit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 0.9995 * limit:
             return f"{value / limit:.3g}{suffix}"
     return f"{value:.3g}"
