@@ -196,7 +196,7 @@ def test_fewer_points_than_parameters_and_two():
     rows = [0, 4, 9, 13, 21, 29]
     few = {k: v[rows] for k, v in columns.items()}
     law = fit(made, made.loss(values, **few), **few)
-    assert law.status == "too_few_points" and "7 distinct" in law.reason
+    assert law.status == "too_few_points" and "7 distinct (N, D) points" in law.reason
 
 
 def test_a_column_that_does_not_vary_is_refused():
@@ -237,6 +237,28 @@ def test_the_limit_of_an_unseen_floor_is_one_the_data_set():
     assert law.status == "not_identified" or law.parameters["E"].high > 1
 
 
+@pytest.mark.parametrize("name", ["power", "chinchilla"])
+def test_the_interval_of_a_prediction_is_that_of_one_run(name):
+    """Three seeds behind each point of the fit, one run to predict."""
+    inside = []
+    for rng in range(150):
+        made, values, columns, loss = noisy(name, rng, noise=0.01, scatter=0.002)
+        at = {x: float(np.median(v)) for x, v in columns.items()}
+        p = fit(made, loss, resamples=200, **columns).predict(**at)
+        random = np.random.default_rng(10**6 + rng)
+        single = made.loss(values, **at) * np.exp(0.002 * random.standard_normal() + 0.01 * random.standard_normal())
+        inside.append(p.low <= single <= p.high)
+    low, high = binom.ppf([0.001, 0.999], 150, [0.92, 0.985])
+    assert low <= sum(inside) <= high
+
+
+def test_no_power_law_between_plateau_and_floor():
+    made, values, columns = grid("regions")
+    law = fit(made, made.loss({**values, "E": 5.0, "G": 6.0}, **columns), **columns)
+    assert law.parameters["D_0"].value == pytest.approx(values["D_0"], rel=1e-3)
+    assert law.parameters["D_1"].value is None and "not_all_identified" in law.warnings
+
+
 def test_repeats_need_repeats():
     made, values, columns = grid("data-constrained")
     once = {**columns, "U": columns["D"]}
@@ -260,7 +282,7 @@ def test_points_of_one_curve_hang_together():
 
 def test_every_warning_and_refusal_reads_as_a_sentence():
     for text in [*REFUSALS.values(), *WARNINGS.values()]:
-        words = text.format(x="N and D", any="N or D", need=7, title="power law", mixed="sotu, fiction")
+        words = text.format(x="N and D", any="N or D", points="(N, D) points", need=7, title="power law", mixed="sotu, fiction")
         assert "{" not in words and not words.endswith(".")
 
 

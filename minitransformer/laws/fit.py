@@ -10,7 +10,7 @@ from scipy.stats import f as f_distribution
 from minitransformer.errors import UserError
 from minitransformer.laws import forms
 from minitransformer.laws.forms import SMALLEST, Form
-from minitransformer.laws.law import REFUSALS, Estimate, HoldOut, Law, Points, finite, means_of, points_needed
+from minitransformer.laws.law import REFUSALS, Estimate, HoldOut, Law, Points, finite, means_of, points_needed, words_for
 from minitransformer.laws.optimise import DELTA
 from minitransformer.laws.uncertainty import CURVE_RESAMPLES, Curve, Line, fit_curve, fit_line
 
@@ -38,7 +38,7 @@ def fit(law: str | Form, loss, *, seed=None, group=None, within=None, delta: flo
     form = forms.form(law, next(iter(inputs), None)) if isinstance(law, str) else law
     if set(inputs) != set(form.inputs):
         raise UserError(f"the law {form.name} needs {' and '.join(form.inputs)}, not {' and '.join(inputs) or 'nothing'}")
-    words = {"x": " and ".join(form.inputs), "need": points_needed(form), "title": form.title}
+    words = words_for(form)
     empty = Points({name: np.zeros(0) for name in form.inputs}, np.zeros(0))
 
     def refuse(status: str, runs: Points = empty, excluded: Points = empty, **more) -> Law:

@@ -240,7 +240,8 @@ def regions(x: str = "D") -> Form:
     """Hestness's three regions in one smooth curve: a plateau near guessing, a power law, an irreducible floor.
 
     L(x) = E + (G - E) / (1 + x / x_0)^alpha. G is the plateau; the small-data region ends near x_0; the power law ends
-    near x_1, where as much of the loss lies above the floor as below it (infinite when the floor is zero).
+    near x_1, where as much of the loss lies above the floor as below it: infinite when the floor is zero, and not defined
+    when that is so already before x_0, so that no power law lies between.
     """
     return Form(
         name="regions",
@@ -252,7 +253,7 @@ def regions(x: str = "D") -> Form:
             Parameter("G", "nats per token", "the plateau of the small-data region, near guessing"),
             Parameter(f"{x}_0", UNITS.get(x, f"units of {x}"), "where the small-data region ends", log=True, of=f"alpha_{x}"),
             Parameter(f"alpha_{x}", "none", "the exponent of the power-law region, above the floor"),
-            Parameter(f"{x}_1", UNITS.get(x, f"units of {x}"), "where the loss is half floor: the end of the power-law region", log=True, of=f"alpha_{x}"),
+            Parameter(f"{x}_1", UNITS.get(x, f"units of {x}"), "where the loss is half floor: the end of the power-law region, if beyond the other", log=True, of=f"alpha_{x}"),
         ),
         sources=("Hestness et al. 2017, Fig. 6, which draws the regions; this curve through them is the kit's",),
         valid="one model family from near guessing to its floor; each region needs points in it",
@@ -272,9 +273,9 @@ def regions(x: str = "D") -> Form:
 
 
 def _span(theta: np.ndarray) -> np.ndarray:
-    """log(x_1 / x_0): where (G - E) / (1 + x / x_0)^alpha = E, at least x_0 itself."""
-    ratio = np.maximum(theta[:, 1] - theta[:, 0], 1e-9) / theta[:, 3]
-    return np.log(np.expm1(np.minimum(ratio, 700.0)))
+    """log(x_1 / x_0): where (G - E) / (1 + x / x_0)^alpha = E. NaN where that comes before x_0: no power law between."""
+    ratio = (theta[:, 1] - theta[:, 0]) / theta[:, 3]
+    return np.where(ratio >= np.log(2), np.log(np.expm1(np.clip(ratio, 1e-9, 700.0))), np.nan)
 
 
 def _regions(theta, z):
@@ -294,7 +295,7 @@ def kaplan_nd() -> Form:
     """L(N, D) = [(N_c / N)^(alpha_N / alpha_D) + D_c / D]^alpha_D."""
     return Form(
         name="kaplan-nd",
-        title="Kaplan's law of size and data",
+        title="law of size and data (Kaplan et al.)",
         inputs=("N", "D"),
         equation="L(N, D) = [(N_c / N)^(alpha_N / alpha_D) + D_c / D]^alpha_D",
         parameters=(
@@ -329,7 +330,7 @@ def kaplan_ns() -> Form:
     """L(N, S) = (N_c / N)^alpha_N + (S_c / S)^alpha_S, with S the steps a very large batch would need (S_min)."""
     return Form(
         name="kaplan-ns",
-        title="Kaplan's law of size and steps",
+        title="law of size and steps (Kaplan et al.)",
         inputs=("N", "S"),
         equation="L(N, S) = (N_c / N)^alpha_N + (S_c / S)^alpha_S",
         parameters=(
@@ -363,11 +364,11 @@ def chinchilla() -> Form:
     """L(N, D) = E + A / N^alpha + B / D^beta."""
     return Form(
         name="chinchilla",
-        title="Chinchilla's law of size and data",
+        title="law of size and data (Chinchilla)",
         inputs=("N", "D"),
         equation="L(N, D) = E + A / N^alpha + B / D^beta",
         parameters=(
-            Parameter("E", "nats per token", "the floor: entropy of the text for this tokenizer"),
+            Parameter("E", "nats per token", "the floor: loss left for unlimited N and D, an extrapolation"),
             Parameter("A", "nats per token times N^alpha", "weight of limited size", log=True, of="alpha"),
             Parameter("B", "nats per token times D^beta", "weight of limited data", log=True, of="beta"),
             Parameter("alpha", "none", "exponent in N"),
@@ -404,7 +405,7 @@ def data_constrained() -> Form:
     names = ("E", "A", "B", "alpha", "beta", "R_star_D", "R_star_N")
     return Form(
         name="data-constrained",
-        title="Chinchilla's law with repeated data",
+        title="law of repeated data (Muennighoff et al.)",
         inputs=("N", "D", "U"),
         equation="L(N, D, U) = E + A / N'^alpha + B / D'^beta, D' = U + U R_star_D (1 - exp(-(D / U - 1) / R_star_D)), "
         "N' alike with U_N and R_star_N",

@@ -13,14 +13,14 @@ from minitransformer.laws.forms import Form
 from minitransformer.laws.uncertainty import Curve, Line
 
 REFUSALS = {
-    "no_runs": "there are no runs to fit: give at least {need} distinct {x}",
+    "no_runs": "there are no runs to fit: give at least {need} distinct {points}",
     "not_numbers": "{x} and loss must be columns of numbers: drop or mend the rows that are not",
     "lengths_differ": "{x}, loss and seed must have one entry per run: their lengths differ",
     "x_not_finite": "{x} is missing or infinite in some runs: leave those runs out",
     "x_not_positive": "{x} must be above zero to lie on a log axis: leave the other runs out",
     "loss_not_finite": "the loss is missing or infinite in some runs: leave diverged and failed runs out",
     "loss_not_positive": "the loss must be above zero to lie on a log axis: leave the other runs out",
-    "too_few_points": "a {title} and its interval need at least {need} distinct {x}: train more sizes",
+    "too_few_points": "{title}: at least {need} distinct {points} are needed, two more than it has parameters: train more",
     "range_too_narrow": "the {x} are all but equal: spread them over at least a decade",
     "one_ratio": "{x} move together in every run (one ratio, or one rule for all): their exponents cannot be told apart; "
                  "vary one while the other stays",
@@ -35,10 +35,10 @@ REFUSALS = {
 }
 WARNINGS = {
     "range_under_a_decade": "less than a factor of ten lies between the smallest and the largest {any}, so the exponent may be local",
-    "few_points": "{need} distinct {x}, the fewest that can be fitted: none can be held out",
-    "one_seed": "every size was trained once: the interval rests on the scatter about the line alone",
+    "few_points": "{need} distinct {points}, the fewest that can be fitted: none can be held out",
+    "one_seed": "every point was trained once: the interval rests on the scatter about the law alone",
     "same_run_twice": "some runs have the same {x} and the same seed: they were counted as separate seeds",
-    "lack_of_fit": "the sizes lie further from the line than their seeds explain: the law bends or the runs differ in more than {x}; "
+    "lack_of_fit": "the points lie further from the law than their seeds explain: the law bends or the runs differ in more than {x}; "
                    "intervals take such misfit for chance, so they may be too narrow",
     "exponent_may_be_zero": "the interval of the exponent holds zero, so {x}_c is not identified",
     "loss_rises": "the loss rises with {x}: look for diverged, under-trained or overfitted runs",
@@ -79,7 +79,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Loss expected for the mean of a new size's seeds, with its 95 % interval; unpacks to value, low, high.
+    """Loss expected of one newly trained run, with its 95 % interval; unpacks to value, low, high.
 
     Scalars for scalar inputs, arrays of the same shape for arrays; low and high are None where a published law gives
     none. `warning` is empty inside the fitted range.
@@ -204,11 +204,11 @@ class Law:
         return 100 * math.sqrt(np.mean(self.residuals**2))
 
     def predict(self, *x, **inputs) -> Prediction:
-        """What a newly trained model should measure: the interval covers its own scatter and seeds too.
+        """What one newly trained run should measure: the interval covers its own seed and misfit too.
 
         predict(N=1e6, D=2e7), or predict(1e6) where the law has one input; numbers or arrays.
         """
-        return self._predict(x, inputs, new=1.0)
+        return self._predict(x, inputs, new=1.0 if self.engine is None else self.engine.one_run)
 
     def band(self, *x, **inputs) -> Prediction:
         """Where the law itself runs: narrower than `predict`, as no new measurement is involved."""
@@ -284,8 +284,7 @@ class Law:
         return "\n".join(lines + [f"Note: {note}." for note in self.notes] + [f"Warning: {text}." for text in self.warning_texts()])
 
     def warning_texts(self) -> list[str]:
-        return [WARNINGS[w].format(x=" and ".join(self.form.inputs), any=" or ".join(self.form.inputs), need=points_needed(self.form))
-                for w in self.warnings]
+        return [WARNINGS[w].format(**words_for(self.form)) for w in self.warnings]
 
     def to_dict(self) -> dict[str, Any]:
         """The fit with stable keys and plain numbers, ready for JSON; None where there is no number.
@@ -335,6 +334,13 @@ def means_of(runs: Points) -> tuple[Points, np.ndarray, float]:
     return Points(dict(zip(runs.inputs, distinct)), np.exp(means)), counts, seeds
 
 
+def words_for(form: Form) -> dict[str, Any]:
+    """What refusals and warnings are filled in with."""
+    names = form.inputs
+    points = names[0] if len(names) == 1 else f"({', '.join(names)}) points"
+    return {"x": " and ".join(names), "any": " or ".join(names), "points": points, "need": points_needed(form), "title": form.title}
+
+
 def points_needed(form: Form) -> int:
     return len(form.theta) + 2
 
@@ -347,12 +353,12 @@ def _curve_dict(law: Law) -> dict[str, Any]:
             "theta": [line.intercept, -line.slope],
             "centre": [line.centre],
             "covariance": [[line.variance / len(line.z), 0.0], [0.0, line.variance / line.sxx]],
-            "sigma": math.sqrt(line.variance),
+            "sigma": math.sqrt(line.variance) * line.one_run,
             "q_band": float(line.critical(1, top)),
-            "q_new": float(line.critical(1, top, 1.0)),
+            "q_new": float(line.critical(1, top, line.one_run)),
         }
     c = law.engine
-    return {"theta": c.theta.tolist(), "centre": c.centre.tolist(), "covariance": c.covariance.tolist(), "sigma": c.sigma,
+    return {"theta": c.theta.tolist(), "centre": c.centre.tolist(), "covariance": c.covariance.tolist(), "sigma": c.sigma * c.one_run,
             "q_band": c.q_band, "q_new": c.q_new}
 
 

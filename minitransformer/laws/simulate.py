@@ -54,7 +54,7 @@ def noise_of(law: Law) -> Noise:
         return replace(_own_noise(), source="noise and misfit of the kit's own size-by-tokens runs, as a published law has none")
     if not len(law.engine.residuals):
         own = _own_noise()
-        return replace(own, misfit=own.misfit * law.engine.sigma / kit_law().engine.sigma,
+        return replace(own, misfit=own.misfit * law.engine.sigma / (kit_law().engine.sigma * kit_law().engine.one_run),
                        source="misfit from the law's file; seeds and the reach of misfit from the kit's own size-by-tokens runs")
     return _measured_noise(law)
 

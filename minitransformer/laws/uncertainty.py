@@ -58,6 +58,11 @@ class Line:
     def at(self, z: np.ndarray) -> np.ndarray:
         return self.intercept + self.slope * (np.asarray(z, float) - self.centre)
 
+    @property
+    def one_run(self) -> float:
+        """Scatter of a single run about the law, over that of a size's mean."""
+        return _one_run(self.seeds, self.counts, self.variance)
+
     def critical(self, level: float, slope: np.ndarray, new: float = 0.0) -> np.ndarray:
         """q for the quantity level * intercept + slope * slope - new * newcomer; `slope` any shape."""
         slope = np.asarray(slope, float)[..., None]
@@ -134,6 +139,14 @@ def fit_line(z: np.ndarray, y: np.ndarray) -> Line:
                 np.stack([intercepts, slopes, newcomer, deviation]))
 
 
+def _one_run(seeds: float, counts: np.ndarray, variance: float) -> float:
+    """seeds: variance of a mean over `counts` runs that their noise explains; a run by itself has all of that noise."""
+    if not seeds:
+        return 1.0
+    share = float(np.mean(1 / counts))
+    return float(np.sqrt(1 + seeds * (1 / share - 1) / max(variance, seeds * share)))
+
+
 CURVE_RESAMPLES = 1000
 SMOOTHING = 1.0  # a robust fit passes through some points exactly; without smoothing its resamples would all but repeat them
 
@@ -173,6 +186,11 @@ class Curve:
         """Log loss at centred log inputs (k, m)."""
         return self.form.evaluate(self.theta[None], z)[0][0]
 
+    @property
+    def one_run(self) -> float:
+        """Scatter of a single run about the law, over that of a point's mean."""
+        return _one_run(self.seeds, self.counts, self.sigma**2)
+
     def half_width(self, z: np.ndarray, new: float) -> np.ndarray:
         gradient = self.form.evaluate(self.theta[None], z)[1][0]
         variance = np.einsum("pm,pq,qm->m", gradient, self.covariance, gradient)
@@ -183,7 +201,7 @@ class Curve:
         value, error = _reported(self.form, self.theta[None], self.centre, self.covariance[None])
         drawn, drawn_error = _reported(self.form, self.draws, self.centre, self.covariances)
         with np.errstate(all="ignore"):
-            q = np.nanquantile(np.abs(drawn - value) / np.maximum(drawn_error, 1e-300), LEVEL, axis=0)
+            q = _quantile(np.abs(drawn - value) / np.maximum(drawn_error, 1e-300))
         return value[0], q * error[0]
 
     def at_floor_bound(self) -> np.ndarray:
@@ -270,9 +288,14 @@ def fit_curve(form: Form, z: np.ndarray, means: np.ndarray, counts: np.ndarray, 
     off = at_ends - form.evaluate(theta[None], ends)[0]
     newcomer = noise[np.arange(len(draws)), np.random.RandomState(RNG_SEED + 1).randint(n, size=len(draws))]
     with np.errstate(all="ignore"):
-        q_band = np.nanquantile(np.abs(off) / np.sqrt(width), LEVEL, axis=0).max()
-        q_new = np.nanquantile(np.abs(off - newcomer[:, None]) / np.sqrt(width + deviations[:, None] ** 2), LEVEL, axis=0).max()
+        q_band = _quantile(np.abs(off) / np.sqrt(width)).max()
+        q_new = _quantile(np.abs(off - newcomer[:, None]) / np.sqrt(width + deviations[:, None] ** 2)).max()
     return Curve(**fields, q_band=float(q_band), q_new=float(q_new), draws=draws, covariances=covariances)
+
+
+def _quantile(ratios: np.ndarray) -> np.ndarray:
+    """Of each column; what is not a number, in a resample without that parameter, counts as far off."""
+    return np.quantile(np.where(np.isnan(ratios), 1e300, ratios), LEVEL, axis=0)
 
 
 def _refit(form: Form, z: np.ndarray, y: np.ndarray, theta: np.ndarray, delta: float) -> Minimum:
