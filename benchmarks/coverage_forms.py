@@ -7,7 +7,7 @@ get noise of their own for every run (0.5 %, "seeds") and noise that all seeds o
 off the law). Kinds: three seeds and normal noise; one seed; heavy tails (Student's t with 4 degrees of freedom); for
 forms with a floor, a floor that the data do not reach. A row prints, in per cent, how often each parameter's interval
 held the truth among the sweeps in which it was identified, the share where it was not (if any, after a slash), the
-hold-out interval, and the interval predicted for a run ten times dearer than any fitted.
+hold-out interval, and the interval predicted for one run ten times dearer than any fitted.
 
 With 500 sweeps a percentage near 95 is good to about 2 either way. Straight lines have a table of their own: coverage.py.
 """
@@ -65,7 +65,7 @@ def one(name, kind, sweep):
         held[p] = None if e.value is None else e.low <= value <= e.high
     held["held out"] = law.holdout.inside if law.holdout else None
     top = {x: v.max() * 10 ** (1 / min(len(columns), 2)) for x, v in columns.items()}
-    new = SCATTER * noise(random, 1, shape)[0] + SEEDS * noise(random, seeds, shape).mean()
+    new = SCATTER * noise(random, 1, shape)[0] + SEEDS * noise(random, 1, shape)[0]
     p = law.predict(**top)
     held["10 x"] = p.low <= made.loss(values, **top) * np.exp(new) <= p.high
     return held

@@ -133,7 +133,7 @@ def law_figure(
 ) -> Figure:
     """A fitted law over its runs, residuals in per cent below.
 
-    Small rings are runs, dots seed means, grey those left out of the fit. The band holds 95 % of new sizes' means.
+    Small rings are runs, dots seed means, grey those left out of the fit. The band holds 95 % of new runs.
     paper: a published exponent, drawn dashed through the middle of our range, as only slopes compare. The hold-out is
     drawn dotted with the interval it predicted for the largest size. to: extend the law, dotted, to this x.
     references: horizontal levels by name, such as guessing. A law that was refused is drawn as points and its reason.
