@@ -334,10 +334,41 @@ MIXED = pd.concat([PLAIN.assign(tokenizer="char", corpus="a"), PLAIN.assign(toke
 
 def test_tokenizers_and_texts_are_not_mixed():
     law = fit_table(MIXED, "chinchilla")
-    assert law.status == "mixed_tokenizers" and "'char', 'bpe'" in law.reason and "--where" in law.reason
+    assert law.status == "mixed_tokenizers" and "'char', 'bpe'" in law.reason and law.reason.endswith("--where tokenizer=char")
+    odd = MIXED.rename(columns={"tokenizer": "Tokenizer"}).replace("char", "single characters")
+    assert fit_table(odd, "chinchilla").reason.endswith("--where 'Tokenizer=single characters'")
     assert fit_table(MIXED.assign(tokenizer="bpe"), "chinchilla").status == "mixed_corpora"
     one = fit_table(MIXED, "chinchilla", where=["tokenizer=char"])
     assert one.ok and one.parameters == fit_table(PLAIN, "chinchilla").parameters and "36 of 72" in one.notes[0]
+
+
+def test_runs_of_other_data_are_not_seeds_of_one_size():
+    law = fit_table(PLAIN, "power")
+    assert law.status == "mixed_inputs" and law.parameters == {}
+    assert law.reason.startswith("D varies from 100M to 100B among runs of one N: choose one with --where") and law.reason.endswith(" or --law chinchilla")
+    (condition,) = re.findall(r"--where (\S+) or", law.reason)
+    one = fit_table(PLAIN, "power", where=[condition])
+    assert one.ok and one.n_runs == 6
+    assert fit_table(PLAIN, "power", x="D").reason.startswith("N varies from 1M to 1B among runs of one D")
+    named = PLAIN.rename(columns={"D": "Training Tokens"})
+    assert "--where 'Training Tokens=" in fit_table(named, "power-floor").reason
+    assert "--where data=" in fit_table(PLAIN.rename(columns={"D": "data"}), "power", columns={"D": "data"}).reason
+    compute = PLAIN.assign(flops=6.0 * PLAIN.N * PLAIN.D).drop(columns="D")
+    assert fit_table(compute, "power").reason.startswith("C varies from")
+    assert fit_table(PLAIN, "power", within=(1e15, None)).status != "mixed_inputs"
+
+
+def test_seeds_and_data_that_grow_with_size_are_one_ladder():
+    ladder = pd.DataFrame({"N": np.repeat(np.geomspace(1e6, 1e9, 6), 2), "seed": [0, 1] * 6})
+    ladder["loss"] = 9 * ladder.N**-0.1 * (1 + 0.001 * ladder.seed)
+    for D in (20 * ladder.N, 1e9 * (1 + 0.04 * ladder.seed), np.nan, "unknown"):
+        assert fit_table(ladder.assign(D=D), "power").ok
+    assert fit_table(ladder.assign(D=1e9 * (1 + 0.06 * ladder.seed)), "power").status == "mixed_inputs"
+
+
+def test_a_law_of_data_on_a_table_of_sizes_says_how_to_ask():
+    with pytest.raises(UserError, match="--D COLUMN, or fit another input with --x N;"):
+        fit_table(PLAIN.drop(columns="D"), "regions")
 
 
 def test_rows_are_chosen_by_text_number_and_alternatives():
@@ -352,7 +383,9 @@ def test_a_refusal_names_the_lines(tmp_path):
     frame.loc[[3, 7], "loss"] = ""
     (tmp_path / "runs.csv").write_text("# a comment\n" + text(frame))
     law = fit_table(tmp_path / "runs.csv", "chinchilla")
-    assert law.status == "loss_not_finite" and law.reason.endswith("(line 6, 10)")
+    assert law.status == "loss_not_finite" and "(lines 6, 10; delete them, or add a column status" in law.reason
+    (tmp_path / "runs.csv").write_text("# a comment\n" + text(frame.assign(status=["failed" if i in (3, 7) else "complete" for i in range(36)])))
+    assert fit_table(tmp_path / "runs.csv", "chinchilla").ok
 
 
 def test_points_of_one_curve_stay_together():

@@ -32,6 +32,7 @@ REFUSALS = {
                       "widen the ranges or choose a form with fewer parameters",
     "mixed_tokenizers": "the runs were made with several tokenizers ({mixed}), whose losses cannot be compared: keep the runs of one",
     "mixed_corpora": "the runs were made on several texts ({mixed}), whose losses cannot be compared: keep the runs of one",
+    "mixed_inputs": "{mixed} among runs of one {x}: choose one with --where, or fit a law of both",
 }
 WARNINGS = {
     "range_under_a_decade": "less than a factor of ten lies between the smallest and the largest {any}, so the exponent may be local",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ import pandas as pd
 from minitransformer.errors import UserError
 from minitransformer.laws import forms
 from minitransformer.laws.fit import fit
-from minitransformer.laws.law import REFUSALS, Law
+from minitransformer.laws.law import REFUSALS, Law, short
 from minitransformer.laws.optimise import DELTA
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -44,6 +45,7 @@ STATUS = ("status", "state")
 COMPLETE = ("complete", "completed", "finished", "done", "ok", "success", "succeeded")
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "--", "?")
 SUFFIXES = {"k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+SAME = 1.05  # runs of one x whose N or D differ by more than this factor are not seeds of one point
 MAX_BYTES, MAX_ROWS, MAX_COLUMNS, MAX_RUNS = 32_000_000, 200_000, 2_000, 10_000
 
 NUMBER = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*([kKmMbBgGtT]?)")
@@ -133,11 +135,18 @@ def fit_table(source: str | Path | pd.DataFrame, law: str, *, x: str | None = No
     target = "B" if form.target == "B_crit" else "loss"
     if y is not None:
         columns[target] = y
-    frame = read_table(source, columns, need=(*form.inputs, target), where=where, derive_D=derive_D)
+    try:
+        frame = read_table(source, columns, need=(*form.inputs, target), where=where, derive_D=derive_D)
+    except UserError as problem:
+        others = [] if x or len(form.inputs) > 1 else [o for o in _resolve(_frame(source)[0], {})[0] if o in "NDCS" and o != form.x]
+        if f" has no column for {form.x}:" not in str(problem) or not others:
+            raise
+        raise UserError(str(problem).replace(f"--{form.x} COLUMN", f"--{form.x} COLUMN, or fit another input with --x {others[0]}")) from None
     notes = list(frame.attrs["notes"])
     if mixed := _mixed(frame):
-        status, values = mixed
-        return Law(form, status, REFUSALS[status].format(mixed=values) + f", for instance --where '{values.split(':')[0]}=...'", notes=tuple(notes))
+        status, header, values = mixed
+        what = f"{shown(header)}: {_listed(values, 4)}"
+        return Law(form, status, f"{REFUSALS[status].format(mixed=what)}, for instance --where {_condition(header, values[0])}", notes=tuple(notes))
     if len(frame) > MAX_RUNS:
         raise UserError(f"{len(frame):,} rows are more than the {MAX_RUNS:,} that a law is fitted to: keep one row a run, or fewer points of each curve")
     if drop_highest:
@@ -145,6 +154,9 @@ def fit_table(source: str | Path | pd.DataFrame, law: str, *, x: str | None = No
         order = np.argsort(np.where(np.isfinite(loss), loss, -np.inf), kind="stable")[::-1][:drop_highest]
         notes.append(f"the {len(order)} highest of {len(loss)} losses were left out, as asked")
         frame = frame.drop(index=frame.index[order])
+    if other := _other_input(frame, form, columns, within):
+        mixed, remedies = other
+        return Law(form, "mixed_inputs", f"{REFUSALS['mixed_inputs'].format(mixed=mixed, x=form.x)}, for instance {remedies}", notes=tuple(notes))
     groups = frame["group"] if "group" in frame and frame["group"].nunique() < len(frame) else None
     fitted = fit(form, frame[target], seed=frame.get("seed"), group=groups, within=within, delta=delta,
                  **{name: frame[name] for name in form.inputs})
@@ -153,7 +165,8 @@ def fit_table(source: str | Path | pd.DataFrame, law: str, *, x: str | None = No
         values = frame[list(form.inputs) if what == "x" else [target]]
         rows = frame.index[~(np.isfinite(values) if wrong == "finite" else values > 0).all(axis=1)]
         more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
-        fitted = replace(fitted, reason=f"{fitted.reason} ({frame.index.name} {', '.join(map(str, rows[:5]))}{more})")
+        which = f"{frame.index.name}{'s' * (len(rows) > 1)} {', '.join(map(str, rows[:5]))}{more}"
+        fitted = replace(fitted, reason=f"{fitted.reason} ({which}; delete them, or add a column status that is complete for the others alone)")
     return replace(fitted, notes=tuple(notes))
 
 
@@ -246,13 +259,48 @@ def _complete(table: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     return table
 
 
-def _mixed(frame: pd.DataFrame) -> tuple[str, str] | None:
+def _condition(header: str, value: str) -> str:
+    """For --where, quoted as a shell wants it."""
+    text = f"{header}={value}"
+    return shlex.quote(text) if text.isprintable() else f"{shown(header)}=..."
+
+
+def _other_input(frame: pd.DataFrame, form: forms.Form, columns: Mapping[str, str], within) -> tuple[str, str] | None:
+    """Of a law of one input: which size or data (or compute, where one is not known) differs among runs of equal input, and
+    what to do about it."""
+    if len(form.inputs) > 1 or form.target == "B_crit":
+        return None
+    found, ambiguous = _resolve(frame, {k: v for k, v in columns.items() if v in frame.columns})
+    inputs = frame[form.x].to_numpy(float)
+    low, high = (None, None) if within is None else within
+    used = np.isfinite(inputs) & (inputs > 0) & (inputs >= (low or 0)) & (inputs <= (high or math.inf))
+    x = np.round(np.log(np.where(used, inputs, 1.0)), 9)
+    names = [name for name in ("N", "D") if name in found and name != form.x]
+    for name in names or ["C"]:
+        if name not in found or name in ambiguous or name == form.x:
+            continue
+        try:
+            values = _numbers(frame[found[name]], name, ",")
+        except UserError:  # not the business of this law
+            continue
+        known = used & np.isfinite(values) & (values > 0)
+        spans = pd.Series(values[known]).groupby(x[known]).agg(["min", "max"])
+        if not len(spans) or not (spans["max"] > SAME * spans["min"]).any():
+            continue
+        widest = spans.loc[(spans["max"] / spans["min"]).idxmax()]
+        one = frame.loc[known, found[name]].map(_text).mode()[0]
+        law = "kaplan-ns" if (form.x, name) == ("S", "N") else "chinchilla"
+        return f"{name} varies from {short(widest['min'])} to {short(widest['max'])}", f"--where {_condition(found[name], one)} or --law {law}"
+    return None
+
+
+def _mixed(frame: pd.DataFrame) -> tuple[str, str, list[str]] | None:
     for status, names in (("mixed_tokenizers", TOKENIZER), ("mixed_corpora", CORPUS)):
         for header in _called(frame, names):
             values = [v for v in frame[header].map(_text).unique() if v.lower() not in MISSING]
             sizes = _plain(header) == "dataset" and all(_number(v) is not None for v in values)  # of data sets, not their names
             if len(values) > 1 and not sizes:
-                return status, f"{shown(header)}: {_listed(values, 4)}"
+                return status, header, values
     return None
 
 
