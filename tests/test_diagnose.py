@@ -105,6 +105,34 @@ def test_a_fall_at_the_end_is_a_decay():
     assert d.floor == pytest.approx(1.5, rel=1e-2)
 
 
+def test_a_curve_said_to_be_decayed_without_a_drop_is_not_told_of_a_fall():
+    s = steps(4000, 20, 30)
+    d = diagnose(s, 1.5 + 20 / s**0.5, 1e5, decayed=True)
+    assert d.stage == POWER and "looks like" not in d.summary() and "the one before it was followed" in d.summary()
+
+
+def test_losses_close_together_are_said_to_be_merged():
+    assert "there are 3 after merging those close together (4 were measured)" in diagnose([10, 20, 40, 41], [3, 2.5, 2.2, 2.1], 1e4).summary()
+    assert "merging" not in diagnose([10, 20, 40], [3, 2.5, 2.2], 1e4).summary()
+
+
+@pytest.mark.parametrize("N, last, said", [(1e5, 4000, []), (1.5e6, 4000, ["N = 1.5M (runs: 1k to 100k)"]),
+                                           (1.5e6, 300, ["N = 1.5M", "D = 154k (runs: 250k to 8M)"]), (1e5, 20000, ["D = 10.2M (runs"])])
+@pytest.mark.parametrize("planned", [None, 30000])
+def test_a_training_outside_the_runs_behind_the_law_is_warned(law, N, last, said, planned):
+    s = steps(last, last / 10)
+    d = diagnose(s, family_loss(N, s * TOKENS), N, law=law, tokens_per_step=TOKENS, decayed=True, planned_steps=planned)
+    (note,) = [note for note in d.notes if "outside the runs behind the law" in note] or [""]
+    assert all(each in note for each in said) and bool(note) == bool(said)
+
+
+def test_before_the_first_run_the_law_is_followed_with_a_caveat(law):
+    early, late = (diagnose(s, family_loss(1e5, s * TOKENS), 1e5, law=law, tokens_per_step=TOKENS) for s in (steps(300, 30), steps(4000)))
+    assert early.stage == late.stage == POWER
+    assert "may be chance" in early.summary() and "ask again after D = 250k" in early.advice
+    assert "may be chance" not in late.summary() and "ask again" not in late.advice
+
+
 def test_diverging():
     s = steps(4000, 20, 30)
     loss = 1.5 + 20 / s**0.5
@@ -113,6 +141,7 @@ def test_diverging():
         lost[-1] = bad
         d = diagnose(s, lost, 1e5, planned_steps=8000)
         assert d.stage == DIVERGING and d.expected_end is None and "lower learning rate" in d.advice
+        assert "before the loss was lost" in d.advice and "overfitting" not in d.summary() and "rise" not in d.summary()
     loss[-3:] *= 1.5
     assert diagnose(s, loss, 1e5).stage == DIVERGING
     assert diagnose(s, loss, 1e5, train_loss=loss - 0.05).stage == DIVERGING

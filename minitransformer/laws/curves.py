@@ -15,7 +15,7 @@ import numpy as np
 from minitransformer import papers
 from minitransformer.errors import UserError
 from minitransformer.laws import formulas, forms, uncertainty
-from minitransformer.laws.law import Law, Prediction
+from minitransformer.laws.law import Law, Prediction, short
 
 MIN_POINTS = 5     # three parameters of E + A / S^alpha, and two to see whether it fits
 BIN = 1.15         # steps closer than this factor become one point, their median: a spike among many does not count
@@ -39,6 +39,7 @@ class Curve(NamedTuple):
     """Points at least a factor BIN apart: steps, losses, training losses (NaN where unknown), noise of a log loss.
 
     now: the last step, of those with a loss unless the curve is `lost`, which is to say ends without a number.
+    measured: how many losses the points were made of.
     """
 
     step: np.ndarray
@@ -47,6 +48,7 @@ class Curve(NamedTuple):
     noise: float
     now: float
     lost: bool
+    measured: int
 
     @property
     def z(self) -> np.ndarray:
@@ -108,7 +110,7 @@ def read_curve(step, loss, train=None) -> Curve:
     train = np.where((train > 1 / LARGEST) & (train <= LARGEST), train, np.nan)
     lost, seen = _lost(loss, train), np.isfinite(loss)
     now = float(step[-1] if lost else step[seen][-1])
-    return Curve(*_binned(step[seen], loss[seen], train[seen]), now, lost)
+    return Curve(*_binned(step[seen], loss[seen], train[seen]), now, lost, int(seen.sum()))
 
 
 def _lost(loss: np.ndarray, train: np.ndarray) -> bool:
@@ -315,6 +317,17 @@ class Along:
         loss, by_theta = self.at(self.inputs(steps, fresh=True))
         by_theta = by_theta[:, 0] / loss[0]
         return max(OFF, self.q_new * math.sqrt(float(by_theta @ self.covariance @ by_theta) + self.sigma**2))
+
+    def outside(self, steps: float) -> list[str]:
+        """Which of the size and the time so far lie outside of the runs behind the law."""
+        now, ranges = self.inputs(steps, fresh=True), self.law.ranges
+        return [f"{name} = {short(float(now[name]))} (runs: {short(ranges[name][0])} to {short(ranges[name][1])})" for name in self.names
+                if name != "U" and name in ranges and not ranges[name][0] * (1 - 1e-9) <= float(now[name]) <= ranges[name][1] * (1 + 1e-9)]
+
+    def first_run(self) -> str:
+        """Where the law's runs begin in time."""
+        name = next((name for name in ("D", "S") if name in self.names and name in self.law.ranges), None)
+        return "" if name is None else f"{name} = {short(self.law.ranges[name][0])}"
 
     def earlier_than_fitted(self, steps: float) -> bool:
         now, ranges = self.inputs(steps, fresh=True), self.law.ranges

@@ -198,6 +198,11 @@ class _Facts:
         return self.law_says in ("follows", "joining")
 
     @property
+    def before_first_run(self) -> bool:
+        """Whether the law is followed at a time earlier than it was fitted to."""
+        return self.law_says == "follows" and self.law.earlier_than_fitted(self.curve.step[-1])
+
+    @property
     def overfits(self) -> bool:
         """Whether the loss rises while the training data go on being learnt, or after many epochs where that is not known."""
         if self.curve.lost or len(self.curve.y) < MIN_POINTS or not self.curve.rises[-2:].all():
@@ -217,7 +222,8 @@ def _too_short(curve: Curve) -> tuple[bool, str]:
     n = len(curve.step)
     if n >= MIN_POINTS or curve.lost:
         return False, f"{n} points at distinct steps"
-    return True, f"{MIN_POINTS} losses are needed, at steps that are a factor of {BIN} apart or more, and there are {n}"
+    return True, f"{MIN_POINTS} losses are needed, at steps that are a factor of {BIN} apart or more, and there are {n}" + (
+        f" after merging those close together ({curve.measured} were measured)" if curve.measured > n else "")
 
 
 def _diverging(facts: _Facts) -> tuple[bool, str]:
@@ -350,12 +356,18 @@ def _notes(stage: str, facts: _Facts) -> list[str]:
     if facts.law is None and stage not in (TOO_SHORT, DIVERGING, DATA):
         notes.append("one curve alone cannot tell a plateau, after which something new is learnt, from warming up or from a floor: "
                      "a law of smaller sizes can")
+    if facts.law_says and (outside := facts.law.outside(facts.curve.now)):
+        notes.append(f"outside the runs behind the law: {', '.join(outside)}; what the law says of this training is extrapolated")
+    if stage == POWER and facts.before_first_run:
+        notes.append(f"this early, before {facts.law.first_run()}, no run holds the law up: the loss agrees with it, which may be chance")
     if facts.law_says in ("above", "below"):
         more = "" if facts.above < 0 or facts.decayed else ", more than a learning rate that has yet to come down explains"
         notes.append(f"the law does not describe this training: {facts.beside('it')} at this point{more}")
     if facts.law_says == "follows" and not facts.decayed and facts.above > OFF:
         notes.append(f"{facts.beside()}, as it is before the learning rate comes down")
-    if facts.dropped:
+    if facts.dropped and facts.decayed:
+        notes.append("the end, after the learning rate had come down, is another curve: the one before it was followed")
+    elif facts.dropped:
         notes.append("the fall at the end looks like the learning rate coming down; the curve before it was followed")
     return notes
 
@@ -365,6 +377,9 @@ def _advice(stage: str, facts: _Facts, doubling: Expectation | None, planned: fl
     buys = "" if doubling is None else f": twice the steps buy {max(doubling.value, 0):.2g} nats"
     if stage == TOO_SHORT:
         return "Go on, and measure the loss at more steps."
+    if curve.lost:
+        return ("Stop: go back to weights from before the loss was lost, with a lower learning rate, a longer warm-up or clipped gradients; "
+                "if it is lost again at the same step, look at its batch.")
     if stage == DIVERGING:
         return ("Stop, and start again from before the rise with a lower learning rate or a longer warm-up"
                 + ("." if np.isfinite(curve.train).any() else "; if the training loss still falls, it is overfitting instead."))
@@ -381,4 +396,6 @@ def _advice(stage: str, facts: _Facts, doubling: Expectation | None, planned: fl
         return f"Let the learning rate come down and stop; spend further compute on a larger model{unsure}{buys}."
     if planned is not None and curve.now >= planned * (1 - 1e-9):
         return f"The plan is done; a longer training would still gain{buys}."
+    if facts.before_first_run:
+        return f"Go on, and ask again after {facts.law.first_run()}, where the runs behind the law begin{buys}."
     return f"Go on{buys}."
