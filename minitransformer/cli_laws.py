@@ -14,7 +14,8 @@ Workers = Annotated[Optional[int], typer.Option(min=1, help="Processes, one thre
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys.")]
 Where = Annotated[Optional[list[str]], typer.Option(help="COLUMN=VALUE: use only these rows. Repeatable; two values of one column are alternatives.")]
 NamedLaw = Annotated[Optional[str], typer.Option("--law", help="A file written by `fit --out`, `kit`, or a published law: kaplan-nd, kaplan-n, "
-                                                 "kaplan-d, kaplan-c, kaplan-c-min, kaplan-ns, chinchilla, chinchilla-corrected, besiroglu, muennighoff.")]
+                                                 "kaplan-d, kaplan-c, kaplan-c-min, kaplan-b-crit, kaplan-ns, chinchilla, chinchilla-unrounded, "
+                                                 "chinchilla-corrected, besiroglu, muennighoff.")]
 OPTIONS = {"C": "--compute", "N": "--params", "D": "--tokens", "S": "--steps", "U": "--unique-tokens"}
 
 
@@ -75,7 +76,7 @@ def fit(
     \b
     Examples:
       minitransformer fit runs.csv --law chinchilla --out law.json
-      minitransformer fit runs.csv --law power --x C --where seed=0
+      minitransformer fit runs.csv --law power --where tokens=1B
       minitransformer fit points.csv --law chinchilla --N "Model Size" --drop-highest 5
     """
     from .laws.optimise import DELTA
@@ -88,7 +89,8 @@ def fit(
     if json_:
         print_json(found.to_dict())
     if not found.ok:
-        raise UserError(f"no law fitted ({found.status}): {found.reason}")
+        more = "; if one or two runs are outliers, --drop-highest 1 or 2 leaves them out" if found.status == "not_identified" else ""
+        raise UserError(f"no law fitted ({found.status}): {found.reason}{more}")
     if not json_:
         _print_law(found, width, out)
     if out:
@@ -142,7 +144,8 @@ def _print_law(law, delta: float, out: Path | None) -> None:
     h = law.holdout
     if h:
         at = ", ".join(f"{name} = {short(value)}" for name, value in h.at.items())
-        worth = "beyond any compute by this law" if h.equivalent in (None, float("inf")) else f"{100 * (h.equivalent - 1):+.3g} % of compute"
+        worth = ("and the fit cannot say what that is worth in compute" if h.equivalent is None else "which no compute reaches by this law"
+                 if h.equivalent == float("inf") else f"as if trained with {h.equivalent:.2g} times its compute")
         many = "the dearest point" if h.n_held == 1 else f"the {h.n_held} dearest points"
         print(f"Hold-out: fitted without {many}, it predicts {h.predicted:.4g} ({h.low:.4g} to {h.high:.4g}) at {at};\n"
               f"  measured {h.measured:.4g}, {'inside' if h.inside else 'outside'} that interval. "
@@ -169,7 +172,7 @@ def _next(law, out: Path | None) -> str:
     ends = {name: high for name, (_, high) in law.ranges.items()}
     goal = {"C": 6 * ends["N"] * ends["D"]} if set(ends) == {"N", "D"} else ends
     if not set(goal) <= set(OPTIONS):
-        return "laws.read_law in Python predicts from what `fit --json` prints."
+        return "laws.read_law in Python predicts from what `fit --out` writes."
     options = " ".join(f"{OPTIONS[name]} {(1 if name == 'U' else 4) * high:.0e}" for name, high in goal.items())
     file = out or "law.json"
     return ("" if out else f"keep it with --out {file}; then ") + f"`minitransformer plan {options} --law {file}`."
@@ -200,6 +203,7 @@ def plan(
     """
     from .laws import allocate, best_for, kaplan_rules, predict, read_law
     from .laws.law import short
+    from .laws.plan import derived, far_outside
 
     given = {"C": _amount(compute, "--compute"), "N": _amount(params, "--params"), "D": _amount(tokens, "--tokens"), "S": _amount(steps, "--steps")}
     given = {name: value for name, value in given.items() if value is not None}
@@ -223,6 +227,11 @@ def plan(
         return
     if law is None:
         print("By the kit's own law: small Transformers, nats per character of one text, N without embeddings. --law names another.\n")
+    best = allocations[0] if allocations else None
+    asked = {"N": best.N, "D": best.D} if best else derived(given, more["batch"])
+    if far := far_outside(used, **{name: asked[name] for name in used.form.inputs if name in asked}):
+        print(f"DO NOT PLAN A TRAINING BY THIS: {'; '.join(far)}.\nNo law is known to hold so far from its runs, and the intervals below "
+              "do not cover that. Fit a law to runs nearer by, or name another with --law.\n")
     if prediction:
         at = ", ".join(f"{name} = {short(value)}" for name, value in given.items())
         print(f"{used.form.equation}\nLoss expected at {at}: {_loss(prediction.value, prediction.low, prediction.high)}")
@@ -245,12 +254,15 @@ def _print_allocations(allocations, title: str) -> None:
     def cell(value, low=None, high=None) -> str:
         return "-" if value is None else short(value) + ("" if low is None else f" ({short(low)} to {short(high)})")
 
-    rows = [("", f"by {title}", "by Kaplan's rules"), ("compute C, FLOPs", *(f"{a.C:.3g}" for a in allocations)),
+    least = [6 * a.N * a.D > 1.5 * a.C for a in allocations]  # C is C_min, and the run at the critical batch takes twice that
+    compute = [f"{a.C:.3g}{' (C_min)' * at_critical}" for a, at_critical in zip(allocations, least)]
+    rows = [("", f"by {title}", "by Kaplan's rules"), ("compute C, FLOPs", *compute),
             ("size N", *(cell(a.N, a.N_low, a.N_high) for a in allocations)), ("tokens D", *(cell(a.D, a.D_low, a.D_high) for a in allocations)),
             ("tokens per parameter", *(f"{a.tokens_per_parameter:.3g}" for a in allocations)), ("batch B, tokens", *(cell(a.B) for a in allocations)),
             ("steps S", *(cell(a.S) for a in allocations)), ("loss expected", *(_loss(a.loss, a.low, a.high) for a in allocations))]
     _rows(rows)
-    print("\nKaplan's rules are for WebText2, byte-pair tokens and N without embeddings; their batch is the critical one, their C is C_min.\n"
+    print("\nKaplan's rules are for WebText2, byte-pair tokens and N without embeddings; their batch is the critical one.\n"
+          "Where C is C_min, what a run of very small batches would take, the run at the critical batch takes twice that: 6 N D = 2 C_min.\n"
           "Losses of different texts or tokenizers cannot be compared.")
     for name, allocation in zip(("", "Kaplan's rules: "), allocations):
         if allocation.warning:
@@ -292,7 +304,10 @@ def diagnose(
     columns = {k: v for k, v in {"S": S, "loss": y, "train_loss": train_loss}.items() if v is not None}
     rows = read_table(curve, columns, need=("S", "loss"), also=("train_loss",), where=where or ())
     train = rows["train_loss"].to_numpy() if "train_loss" in rows else None
-    found = diagnose(rows["S"].to_numpy(), rows["loss"].to_numpy(), size, law=used, train_loss=train, decayed=decayed, **numbers)
+    try:
+        found = diagnose(rows["S"].to_numpy(), rows["loss"].to_numpy(), size, law=used, train_loss=train, decayed=decayed, **numbers)
+    except UserError as problem:
+        raise UserError(_with_options(str(problem), numbers)) from None
     if json_:
         answer = found.to_dict()
         print_json({**answer, "notes": [*rows.attrs["notes"], *answer["notes"]]})
@@ -300,6 +315,13 @@ def diagnose(
     print(found.summary())
     for note in rows.attrs["notes"]:
         print(f"Note: {note}.")
+
+
+def _with_options(text: str, names) -> str:
+    """An error of a Python function, with its arguments as options are written."""
+    for name in names:
+        text = text.replace(name, "--" + name.replace("_", "-"))
+    return text
 
 
 def design(

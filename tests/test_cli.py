@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from minitransformer.laws.named import kit_law
+from minitransformer.laws.named import NAMES, kit_law
 from minitransformer.laws import FORMS, fit, form, plan, published, read_law
 from minitransformer.laws.diagnose import STAGES
 from minitransformer.sweeps.store import reference_table
@@ -132,14 +132,17 @@ def test_a_fit_goes_into_a_file_that_plans(runs, tmp_path):
 
 
 def test_a_fit_in_words(runs):
-    result = here("fit", str(runs), "--law", "power", "--x", "C", "--drop-highest", "2")
+    refused = here("fit", str(runs), "--law", "power", "--x", "C")
+    one_line_and_status_2(refused)
+    (condition,) = re.findall(r"--where (N=\S+)", refused.stderr)
+    result = here("fit", str(runs), "--law", "power", "--x", "C", "--where", condition, "--drop-highest", "2")
     assert result.returncode == 0 and result.stderr == ""
-    for piece in ("Power law: L(C)", "alpha_C ", "95 % interval", "FLOPs", "Hold-out", "nats", "% of compute", "2 highest of 105", "Next: ", "--compute"):
+    for piece in ("Power law: L(C)", "alpha_C ", "95 % interval", "FLOPs", "Hold-out", "nats", "as if trained with", "times its compute", "2 highest of 15", "Next: ", "--compute"):
         assert piece in result.stdout
     assert max(map(len, result.stdout.splitlines())) < 200
 
 
-@pytest.mark.parametrize("law", [["power", "--x", "C"], ["kaplan-ns"]])
+@pytest.mark.parametrize("law", [["power", "--x", "C", "--where", "d_model=64"], ["kaplan-ns"]])
 def test_the_next_step_that_a_fit_names_works(runs, tmp_path, law):
     file = tmp_path / "law.json"
     said = here("fit", str(runs), "--law", *law, "--out", str(file)).stdout
@@ -183,6 +186,36 @@ def test_without_a_law_the_kit_plans_by_its_own_and_says_so():
     assert answer["allocations"][0]["loss"] == pytest.approx(plan.allocate(kit_law(), 1e12).loss)
 
 
+def test_what_is_no_law_is_said_in_one_line(curve, tmp_path):
+    (tmp_path / "other.json").write_text('{"a": 1}')
+    for law, words in ((curve, "not a law but some other file"), (str(tmp_path / "other.json"), "is not a law: give what"),
+                       ("power.json", "there is no file 'power.json'"), ("power", "no law is called 'power'")):
+        result = here("plan", "--compute", "1e20", "--law", law)
+        one_line_and_status_2(result)
+        assert words in result.stderr and "--json" not in result.stderr and "char 0" not in result.stderr
+
+
+def test_help_names_every_published_law():
+    for command in ("plan", "diagnose", "design"):
+        words = re.findall(r"[\w-]+", re.sub(r"-\s*│?\s+", "-", here(command, "--help").stdout.replace("│", " ")))
+        assert set(NAMES) <= set(words)
+
+
+def test_a_plan_far_from_the_runs_behind_the_law_opens_with_that():
+    far = here("plan", "--compute", "1e21").stdout
+    assert far.index("DO NOT PLAN A TRAINING BY THIS: N = ") < far.index("size N") and "times the largest of its runs" in far
+    for more in (("--params", "7B", "--tokens", "1T"), ("--params", "50k", "--compute", "1e15")):
+        assert "DO NOT PLAN" in here("plan", *more).stdout
+    for near in (("--compute", "1e11"), ("--params", "50k", "--tokens", "2M"), ("--compute", "1e21", "--law", "besiroglu")):
+        assert "DO NOT PLAN" not in here("plan", *near).stdout
+
+
+@pytest.mark.parametrize("more, marked", [((), 2), (("--batch", "500k"), 1)])
+def test_compute_of_small_batches_is_marked(more, marked):
+    (row,) = [line for line in here("plan", "--compute", "1e21", "--law", "kaplan-ns", *more).stdout.splitlines() if line.startswith("compute")]
+    assert row.count("(C_min)") == marked
+
+
 @pytest.fixture
 def curve(tmp_path):
     step = np.geomspace(100, 10_000, 40).round()
@@ -217,6 +250,22 @@ def test_a_law_of_the_family_diagnoses(curve, tmp_path):
     assert here("fit", str(tmp_path / "family.csv"), "--law", "kaplan-ns", "--out", str(law)).returncode == 0
     answer = json.loads(here("diagnose", curve, "--params", "1M", "--law", str(law), "--planned-steps", "20k", "--json").stdout)
     assert answer["expected_end"]["value"] == pytest.approx(read_law(law).predict(N=1e6, S=2e4).value, rel=0.2)
+
+
+def test_diagnose_names_its_options_as_they_are_typed(curve):
+    for more, option in ((("--law", "kit"), "--tokens-per-step"), (("--planned-steps", "10"), "--planned-steps")):
+        result = here("diagnose", curve, "--params", "1M", *more)
+        one_line_and_status_2(result)
+        assert option in result.stderr and option[2:].replace("-", "_") not in result.stderr
+
+
+def test_a_fit_upset_by_an_outlier_is_told_what_to_try(tmp_path, monkeypatch):
+    from minitransformer.laws import table
+    from minitransformer.laws.law import REFUSALS, Law
+    monkeypatch.setattr(table, "fit_table", lambda *_, **__: Law(form("chinchilla"), "not_identified", REFUSALS["not_identified"]))
+    result = here("fit", "any.csv", "--law", "chinchilla")
+    one_line_and_status_2(result)
+    assert "--drop-highest" in result.stderr
 
 
 def test_design_is_handed_what_was_asked(monkeypatch, tmp_path, capsys):

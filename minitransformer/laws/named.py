@@ -99,7 +99,7 @@ def _law(form: forms.Form, values: Mapping[str, float], name: str, ranges: dict[
 
 
 def read_law(source: str | Path | Mapping[str, Any]) -> Law:
-    """A law from the JSON that `minitransformer fit --json` prints, by path or as a dictionary, or a published one by name.
+    """A law from the JSON that `minitransformer fit --out` writes, by path or as a dictionary, or a published one by name.
 
     Its predictions are those of the fit. A straight line is fitted again to the runs in its file; other files hold no runs.
     """
@@ -109,17 +109,21 @@ def read_law(source: str | Path | Mapping[str, Any]) -> Law:
             return published(name)
         path = Path(source)
         if not path.is_file():
-            raise UserError(f"no law {name!r}: give a file written by `minitransformer fit --json`, or one of {', '.join(NAMES)}")
+            if path.suffix or len(path.parts) > 1:
+                raise UserError(f"there is no file {name!r}: --law takes a file written by `minitransformer fit --out`, or a name")
+            raise UserError(f"no law is called {name!r}: give a file written by `minitransformer fit --out`, or one of {', '.join(NAMES)}")
         try:
             source = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as problem:
-            raise UserError(f"{path} is not a law: {problem}") from None
+        except OSError as problem:
+            raise UserError(f"cannot read {path}: {problem.strerror or problem}") from None
+        except (ValueError, RecursionError):
+            raise UserError(f"{name[:80]} is not a law but some other file: give what `minitransformer fit --out` wrote") from None
     try:
         return _from_dict(source)
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        raise UserError(f"{name[:80]} is not a law: expected what `minitransformer fit --json` prints") from None
+        raise UserError(f"{name[:80]} is not a law: give what `minitransformer fit --out` wrote") from None
 
 
 def _from_dict(data: Mapping[str, Any]) -> Law:

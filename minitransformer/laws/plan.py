@@ -20,6 +20,7 @@ from minitransformer.laws.formulas import FLOPS
 from minitransformer.laws.named import PF_DAY, published
 from minitransformer.papers import value
 
+FAR = 10.0  # times beyond the runs behind a law: no longer an extrapolation to lean on
 LEAST, MOST = 1.0, 1e60  # FLOPs that are taken for a budget
 FLAT = 1e-10  # a loss that e times the compute lowers by less than this share has stopped falling
 VAGUE = 100.0  # the best size is called unknown where its interval spans more than this factor
@@ -133,6 +134,18 @@ def allocate(law: Law, C: float, *, batch: float | None = None, critical: Law | 
     return _checked(Allocation(rule, C, N, D, B, S, found.value, found.low, found.high, "; ".join(warnings), *ends, *data))
 
 
+def far_outside(law: Law, **at: float) -> list[str]:
+    """Where the law is asked for more than FAR times what its runs reach: "N = 7.58B is 77k times the largest of its runs (98.6k)"."""
+    found = []
+    for name, x in at.items():
+        low, high = law.ranges.get(name, (0.0, math.inf))
+        if x > FAR * high:
+            found.append(f"{name} = {short(x)} is {short(x / high)} times the largest of its runs ({short(high)})")
+        elif x < low / FAR:
+            found.append(f"{name} = {short(x)} is {short(low / x)} times below the smallest of its runs ({short(low)})")
+    return found
+
+
 def best_for(rule: Callable[[float], Allocation], *, N: float | None = None, D: float | None = None) -> Allocation:
     """The budget whose best size is N, or whose best data are D: allocations read backwards.
 
@@ -181,7 +194,7 @@ def predict(law: Law, *, batch: float | None = None, critical: Law | None = None
     if set(known) == {"C"} and len(need) == 2:
         best = allocate(law, known["C"], batch=batch, critical=critical, unique=unique)
         return Prediction(best.loss, best.low, best.high, best.warning)
-    values = known if set(known) == set(need) else _derive(known, batch) if len(known) == 2 else {}
+    values = known if set(known) == set(need) else derived(known, batch) if len(known) == 2 else {}
     if not set(need) <= set(values):
         fewer = " or from C alone" if len(need) == 2 else ""
         raise UserError(f"this law predicts from {' and '.join(need)}, from two numbers they follow from (N, D, C; S with a batch){fewer}, "
@@ -318,7 +331,7 @@ def _half_width(law: Law, size: Callable[[np.ndarray], float], theta: np.ndarray
     return float(law.engine.q_band * math.sqrt(max(np.array(gradient) @ law.engine.covariance @ np.array(gradient), 0.0)))
 
 
-def _derive(known: dict[str, Any], batch: float | None) -> dict[str, Any]:
+def derived(known: dict[str, Any], batch: float | None) -> dict[str, Any]:
     """N, D, C, and S where there is a batch, as far as two of them give the others."""
     values = dict(known)
     for _ in range(2):
