@@ -351,4 +351,4 @@ def design(
     found = design(minutes, read_law(law) if law else None, device, workers, goal)
     if spec:
         _write(spec, found.spec)
-    print_json(found.to_dict()) if json_ else print(found.summary())
+    print_json(found.to_dict()) if json_ else print(found.summary(spec))

@@ -63,6 +63,19 @@ def test_every_figure_of_a_design_is_plain(made):
     assert f"{made.intervals['alpha'].half_width:.2g}" in text and "Simulated from" in text
 
 
+def test_a_design_says_where_its_spec_was_written(made):
+    assert made.summary("my d.toml").splitlines()[-1] == "Written to my d.toml; to train it run `minitransformer sweep 'my d.toml' --scale laptop`."
+    assert "--spec name.toml" in made.summary().splitlines()[-1]
+
+
+def test_a_law_of_other_sizes_is_warned_of_first(own, made):
+    assert made.warning == made.to_dict()["warning"] == "" and "DO NOT" not in made.summary()
+    N, D = (v.ravel() for v in np.meshgrid(np.geomspace(2e7, 8e8, 4), np.geomspace(4e8, 2e10, 4)))
+    large = laws.fit("chinchilla", 1.7 + 400 / N**0.34 + 400 / D**0.28, N=N, D=D)
+    first = design(2, large, rates=RATES, simulations=50).summary().splitlines()[0]
+    assert first.startswith("DO NOT TRUST THIS DESIGN") and "below the smallest of its runs (20M)" in first and "where guessing among" in first
+
+
 def test_a_longer_sweep_tells_more(own, made):
     assert design(8, own[1], rates=RATES).simulation.score < made.simulation.score
 
@@ -80,7 +93,7 @@ def test_a_ladder_is_designed_at_one_horizon(own, tmp_path):
 def test_a_published_law_may_be_assumed_with_a_note():
     made = design(2, laws.published("besiroglu"), rates=RATES, simulations=50)
     assert made.intervals["alpha"].assumed == laws.published("besiroglu").parameters["alpha"].value
-    assert any("other text" in note for note in made.notes)
+    assert any("other text" in note for note in made.notes) and "besiroglu says nothing of such models" in made.warning
 
 
 def test_simulated_estimates_are_those_of_fit(own):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Iterator, Mapping, Sequence
 
@@ -21,6 +22,7 @@ from minitransformer.errors import UserError
 from minitransformer.laws import forms
 from minitransformer.laws.law import Law, short
 from minitransformer.laws.named import kit_law
+from minitransformer.laws.plan import far_outside
 from minitransformer.laws.simulate import DEARER, SIMULATIONS, Expected, Noise, Simulation, check, linear_score, noise_of, simulate
 from minitransformer.sweeps.execute import plan
 from minitransformer.sweeps.grid import Spec, load_spec
@@ -66,6 +68,7 @@ class Design:
 
     seconds, flops: of the whole sweep, evaluations counted, on `workers` processes of this machine. intervals: by exponent.
     spec: TOML text that `minitransformer sweep FILE` runs. others: the designs that were compared, best first.
+    warning: why the assumed law says nothing of these sizes; empty where it may.
     """
 
     minutes: float
@@ -82,6 +85,7 @@ class Design:
     noise: Noise
     notes: tuple[str, ...]
     spec: str
+    warning: str = ""
 
     @property
     def runs(self) -> int:
@@ -91,12 +95,13 @@ class Design:
     def intervals(self) -> dict[str, Expected]:
         return self.simulation.intervals
 
-    def summary(self) -> str:
-        """The design in plain words, one sentence a line."""
+    def summary(self, file: str | os.PathLike | None = None) -> str:
+        """The design in plain words, one sentence a line. file: where the spec was written."""
         s, scale = self.simulation, "gpu" if self.device != "cpu" else "laptop"
         where = f"{self.workers} core{'s' * (self.workers > 1)} of this machine" if self.device == "cpu" else self.device
-        lines = [f"For {self.goal} in {self.minutes:g} minutes: {self.candidate}.",
-                 f"{self.flops:.2g} FLOPs, about {self.seconds / 60:.2g} minutes on {where} (measured by a probe)."]
+        lines = [f"DO NOT TRUST THIS DESIGN: {self.warning}."] if self.warning else []
+        lines += [f"For {self.goal} in {self.minutes:g} minutes: {self.candidate}.",
+                  f"{self.flops:.2g} FLOPs, about {self.seconds / 60:.2g} minutes on {where} (measured by a probe)."]
         if not s.intervals:
             lines.append(f"{100 * s.refused:.0f} % of {s.simulations} simulated sweeps gave no law: too little to measure exponents with.")
         for name, e in s.intervals.items():
@@ -114,7 +119,8 @@ class Design:
         lines.append(f"Simulated from {_name(self.law)}; {100 * n.seed:.2g} % between seeds and {100 * n.misfit:.2g} % of smooth misfit "
                      f"that reaches over a factor of {math.exp(n.reach):.2g} ({n.source}).")
         lines += [f"Note: {note}." for note in self.notes]
-        lines.append(f"To train it: write the spec to a file (name.toml) and run `minitransformer sweep name.toml --scale {scale}`.")
+        run = f"run `minitransformer sweep {'name.toml' if file is None else shlex.quote(str(file))} --scale {scale}`"
+        lines.append(f"To train it: write the spec to a file (--spec name.toml) and {run}." if file is None else f"Written to {file}; to train it {run}.")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,7 +129,7 @@ class Design:
             "goal": self.goal, "minutes": self.minutes, "device": self.device, "workers": self.workers,
             "runs": self.runs, "seconds": self.seconds, "flops": self.flops, "points": self.points,
             **self.simulation.to_dict(),
-            "law": _name(self.law), "noise": asdict(self.noise), "notes": list(self.notes),
+            "law": _name(self.law), "noise": asdict(self.noise), "notes": list(self.notes), "warning": self.warning,
             "compared": [{"idea": c.idea, "grid": str(c), "runs": c.runs, "seconds": c.seconds, **s.to_dict()}
                          for c, s in [(self.candidate, self.simulation), *self.others]],
             "spec": self.spec,
@@ -208,7 +214,8 @@ def design(minutes: float, law: Law | None = None, device: str = "cpu", workers:
     points = [{"N": N, "D": D, "C": 6 * N * D, "d_model": d, "steps": s, "seeds": best.seeds}
               for d, s in best.pairs for N, D in [(maker.N[d], s * maker.tokens_per_step)]]
     return Design(minutes, goal, device, rates.workers, best, points, best.seconds, float(plan(spec.configs(maker.scale), (), device).flops),
-                  simulation, results[1:], law, noise, _notes(law, noise, maker, best, simulation, budget), spec.toml())
+                  simulation, results[1:], law, noise, _notes(law, noise, maker, best, simulation, budget), spec.toml(),
+                  _warning(law, maker, best))
 
 
 def _candidates(maker: _Maker, law: Law, noise: Noise, budget: float) -> list[Candidate]:
@@ -224,6 +231,17 @@ def _candidates(maker: _Maker, law: Law, noise: Noise, budget: float) -> list[Ca
         if found:
             break
     return list(found.values())
+
+
+def _warning(law: Law, maker: _Maker, best: Candidate) -> str:
+    inputs = dict(zip("ND", maker.inputs(best)))
+    far = [found[0] for name, v in inputs.items() if (found := far_outside(law, **{name: v.min()}) + far_outside(law, **{name: v.max()}))]
+    losses, guessing = law.predict(**{name: inputs[name] for name in law.form.inputs}).value, math.log(maker.vocab_size)
+    more = (f"it asks for up to {losses.max():.3g} nats, where guessing among {maker.vocab_size} tokens takes {guessing:.3g}"
+            if losses.max() > guessing and (far or losses.min() > guessing) else "")
+    if not (far or more):
+        return ""
+    return f"{_name(law)} says nothing of such models: {'; '.join([*far, *[more] * bool(more)])}. Leave --law out, or fit one to runs of this kind"
 
 
 def _notes(law: Law, noise: Noise, maker: _Maker, best: Candidate, s: Simulation, budget: float) -> tuple[str, ...]:
@@ -264,6 +282,7 @@ class _Maker:
         first = self.config(8)
         corpus = load_corpus(first.corpus, first.tokenizer, first.vocab_size or None)
         corpus.require(first.train_tokens, first.eval_tokens)
+        self.vocab_size = corpus.vocab_size
         self.tokens_per_step, self.warmup = first.tokens_per_step, first.warmup_steps
         self.most_steps = (first.train_tokens or len(corpus.train)) // self.tokens_per_step
         self.least_steps = 40
