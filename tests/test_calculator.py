@@ -172,7 +172,8 @@ def test_batch_against_steps_and_compute(script):
 @pytest.mark.parametrize(
     "text, value",
     [("1500", 1500), ("1,500", 1500), ("1.5k", 1500), ("70B", 7e10), ("70 b", 7e10), ("1.4T", 1.4e12), ("5.76e23", 5.76e23), ("1e-3", 1e-3),
-     ("", None), ("-1", None), ("0", None), ("abc", None), ("1e999", None), ("1.2.3", None), ("7x", None)],
+     ("", None), ("-1", None), ("0", None), ("abc", None), ("1e999", None), ("1.2.3", None), ("7x", None),
+     ("1,5", None), ("1,5e9", None), ("12,34", None), ("1,500,000", 1.5e6), ("1,500.5", 1500.5), ("1,500k", 1.5e6), ("0,5B", None), (",500", None)],
 )  # fmt: skip
 def test_typed_numbers(script, text, value):
     assert script.evaluate("(text) => { const n = scalingLaws.parse(text); return Number.isNaN(n) ? null : n; }", text) == value
@@ -268,7 +269,31 @@ def test_wrong_numbers_are_named_and_leave_the_setting(page):
     assert page.get_attribute("#calc-N", "aria-invalid") == "true"
     assert page.inner_text(".calc-results") == before
     page.press("#calc-N", "Tab")
-    assert page.inner_text("#calc-N-wrong") == "" and page.input_value("#calc-N") != "-3"
+    assert "“-3” was not taken" in page.inner_text("#calc-N-wrong") and page.input_value("#calc-N") != "-3"
+    assert page.inner_text(".calc-results") == before
+    typed(page, "N", "1,5")
+    assert "“1,5” was not taken" in page.inner_text("#calc-N-wrong") and "a point for decimals" in page.inner_text("#calc-N-wrong")
+    assert page.inner_text(".calc-results") == before
+    typed(page, "N", "1,500")
+    assert page.inner_text("#calc-N-wrong") == "" and page.input_value("#calc-N") == "1.5k"
+
+
+def test_an_address_of_no_law_is_cleaned_and_others_are_left(page, path, browser):
+    page.goto(f"{path.as_uri()}#law=foo&N=5")
+    page.wait_for_timeout(100)
+    assert "#" not in page.url
+    other = browser.new_page()
+    other.goto(f"{path.as_uri()}#law=foo")
+    assert "#" not in other.url and other.is_checked("[value=kaplan]")
+    other.goto(f"{path.as_uri()}#calculator-laws")
+    assert other.url.endswith("#calculator-laws")
+    other.close()
+
+
+def test_what_the_square_and_either_C_min_mean_is_said(page):
+    assert "only its N is drawn" in page.inner_text(".calc-legend")
+    said = page.inner_text(".calc-results")
+    assert "what this rule’s model would take" in said and "what your own N and loss would take" in said
 
 
 def test_settings_beyond_the_runs_are_warned_of(page):

@@ -108,10 +108,10 @@ const scalingLaws = (function () {
 
   const SUFFIX = { k: 1e3, m: 1e6, b: 1e9, g: 1e9, t: 1e12 };
 
-  // "70B", "1.4e12", "1,500" -> a number above zero, or NaN.
+  // "70B", "1.4e12", "1,500" -> a number above zero, or NaN. A comma that parts no thousands may be a decimal one: NaN.
   function parse(text) {
-    const match = /^([\d.]+(?:e[+-]?\d+)?)([kmbgt]?)$/.exec(text.replace(/[\s,_]/g, "").toLowerCase());
-    const value = match ? Number(match[1]) * (SUFFIX[match[2]] || 1) : NaN;
+    const match = /^(\d{1,3}(?:,\d{3})+(?:\.\d*)?|[\d.]+(?:e[+-]?\d+)?)([kmbgt]?)$/.exec(text.replace(/[\s_]/g, "").toLowerCase());
+    const value = match ? Number(match[1].replace(/,/g, "")) * (SUFFIX[match[2]] || 1) : NaN;
     return value > 0 && value < 1e60 ? value : NaN;
   }
 
@@ -157,6 +157,7 @@ window.scalingLaws = scalingLaws;
     C: { label: "Compute C", unit: "6ND, FLOPs" },
     B: { label: "Batch B", unit: "tokens per step" },
   };
+  const WANTED = "Give a number above zero, such as 1500, 70B or 1.4e12, with a point for decimals.";
   const STEP = 0.01; // decades
   const BATCHES = 1e3; // the slider of B goes this far either way
   const PAUSE = 400; // milliseconds of rest before a setting is read out and kept in the address
@@ -207,7 +208,10 @@ window.scalingLaws = scalingLaws;
 
   function fromAddress() {
     const wanted = new URLSearchParams(location.hash.slice(1));
-    if (!scalingLaws.laws.some((each) => each.id === wanted.get("law"))) return false;
+    if (!scalingLaws.laws.some((each) => each.id === wanted.get("law"))) {
+      if (wanted.has("law")) readdress(location.href.split("#")[0]);
+      return false;
+    }
     state.law = wanted.get("law");
     Object.assign(state, law().start);
     for (const name of ["N", "D", "B"]) {
@@ -222,7 +226,11 @@ window.scalingLaws = scalingLaws;
   function toAddress() {
     const number = (name) => exponential(state[name], 6);
     const hash = `#law=${state.law}&N=${number("N")}&D=${number("D")}&B=${number("B")}${state.hold ? "&hold=1" : ""}`;
-    try { history.replaceState(null, "", hash); } catch (error) { /* some browsers forbid it to pages from the disk */ }
+    readdress(hash);
+  }
+
+  function readdress(address) {
+    try { history.replaceState(null, "", address); } catch (error) { /* some browsers forbid it to pages from the disk */ }
   }
 
   // --- controls ---
@@ -269,7 +277,7 @@ window.scalingLaws = scalingLaws;
     else if (at.type === "text") {
       const number = scalingLaws.parse(at.value), wrong = Number.isNaN(number);
       at.setAttribute("aria-invalid", wrong);
-      part(`#calc-${name}-wrong`).textContent = wrong ? "Give a number above zero, such as 1500, 70B or 1.4e12." : "";
+      part(`#calc-${name}-wrong`).textContent = wrong ? WANTED : "";
       if (wrong) return;
       set(name, number);
     } else if (at.name === "calc-law") choose(at.value);
@@ -278,7 +286,11 @@ window.scalingLaws = scalingLaws;
   }
 
   function onChange(event) {
-    if (event.target.type === "text") show();
+    const at = event.target, typed = at.value;
+    if (at.type !== "text") return;
+    show();
+    if (Number.isNaN(scalingLaws.parse(typed)))
+      part(`#${at.id}-wrong`).textContent = `“${typed.slice(0, 20)}” was not taken. ${WANTED}`;
   }
 
   function changed(source) {
@@ -321,7 +333,7 @@ window.scalingLaws = scalingLaws;
     if (law().id === "kaplan") {
       const rule = scalingLaws.kaplanRules(C), took = scalingLaws.batch({ N, D, B, L: here.loss });
       html += group("rule", "Kaplan’s rule", [
-        ["C<sub>min</sub>", `${pretty(C / scalingLaws.kaplan.pf_day)} PF-days`, "the C set above"],
+        ["C<sub>min</sub>", `${pretty(C / scalingLaws.kaplan.pf_day)} PF-days`, "the C set above, taken for what this rule’s model would take with very small batches"],
         ["Loss", `${nats(rule.loss)} nats per token`, "by eq. 1.3"],
         ["N", pretty(rule.N)],
         ["Batch", `${pretty(rule.B)} tokens`, `fewest steps S<sub>min</sub> = ${pretty(rule.S)}`],
@@ -329,7 +341,8 @@ window.scalingLaws = scalingLaws;
       ]) + group("", "Your batch", [
         ["Critical batch", `${pretty(took.critical)} tokens`, `at a loss of ${nats(here.loss)}`],
         ["Steps", `${pretty(took.S / took.steps)} × the fewest`, `S<sub>min</sub> = ${pretty(took.steps)}`],
-        ["Compute", `${pretty(C / took.compute)} × the least`, `C<sub>min</sub> = ${flops(took.compute)} FLOPs`],
+        ["Compute", `${pretty(C / took.compute)} × the least`,
+          `C<sub>min</sub> = ${flops(took.compute)} FLOPs, what your own N and loss would take with very small batches; the rule’s C<sub>min</sub> is another model’s`],
       ]);
     }
     return html;
@@ -449,7 +462,7 @@ window.scalingLaws = scalingLaws;
     svg.innerHTML = inside;
 
     const entries = [["here", "your setting"], ["best", "least loss on this curve"]];
-    if (rule) entries.push(["rule", "size by Kaplan’s rule"]);
+    if (rule) entries.push(["rule", "Kaplan’s rule: only its N is drawn, its loss and D are below"]);
     if (covered.length > 1) entries.push(["line", "N and D among the runs fitted"]);
     if (covered.length < points.length) entries.push(["beyond", "beyond them"]);
     if (points[0].band) entries.push(["band", "95 % band of the law"]);
