@@ -95,6 +95,13 @@ def test_nothing_private_is_published(site):
     assert not [p for p in site.rglob("*") if "pytest_cache" in str(p) or ".venv" in p.parts]
 
 
+def test_marks_for_nbval_are_not_shown_and_code_is_coloured(site):
+    for page in (site / "notebooks").glob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        assert "NBVAL" not in html, page.name
+        assert html.count('<span class="n">') > 50, page.name
+
+
 def test_nothing_is_loaded_from_another_host(site, pages):
     loads = re.compile(r'<(?:script|img|iframe|source)[^>]+src="(https?:)?//|<link[^>]+rel="(?:stylesheet|preload|preconnect|icon)"[^>]+href="(https?:)?//')
     assert not [str(page.relative_to(site)) for page in pages if loads.search(page.read_text(encoding="utf-8"))]
