@@ -142,6 +142,15 @@ def test_scarce_data_call_for_smaller_models_read_more_often():
     assert "epochs: past some 40" in allocate(law, 1e22, unique=1e8).warning
 
 
+@pytest.mark.parametrize("C, arbitrary", [(1e18, False), (1e19, False), (1e21, True), (1e25, True)])
+def test_a_split_that_the_loss_does_not_tell_from_others_is_owned_up_to(C, arbitrary):
+    law = published("muennighoff")
+    best = allocate(law, C, unique=1e8)
+    assert best.warning.startswith("this split is one of many") == arbitrary
+    others = [predict(law, N=best.N * factor, C=C, unique=1e8).value / best.loss - 1 for factor in (0.8, 1.25)]
+    assert (min(others) < 1e-9) == arbitrary
+
+
 def test_a_fitted_law_says_how_well_it_knows_the_best_size(fitted):
     inside, far = allocate(fitted, BUDGET), allocate(fitted, 1e20)
     for best in (inside, far):

@@ -23,6 +23,7 @@ from minitransformer.papers import value
 FAR = 10.0  # times beyond the runs behind a law: no longer an extrapolation to lean on
 LEAST, MOST = 1.0, 1e60  # FLOPs that are taken for a budget
 FLAT = 1e-10  # a loss that e times the compute lowers by less than this share has stopped falling
+MANY = 1.5  # the split is arbitrary where sizes that differ by more than this factor are as good
 VAGUE = 100.0  # the best size is called unknown where its interval spans more than this factor
 
 
@@ -125,6 +126,8 @@ def allocate(law: Law, C: float, *, batch: float | None = None, critical: Law | 
         warnings += [best_batch.warning] if best_batch.warning else []
     if unique is not None and D / unique > (worthless := value("muennighoff2023.epochs_worthless")):
         warnings.append(f"{short(D / unique)} epochs: past some {worthless:g} a repeat buys nothing, so neither does more compute")
+    if unique is not None and (as_good := _as_good(lambda log_N: loss(theta, log_N), log_N)):
+        warnings.insert(0, f"this split is one of many: any size from {' to '.join(map(short, as_good))} reaches the same loss for this compute")
     half = _half_width(law, size, theta)
     ends = (None, None) if half is None or half > 300 else (_exp(log_N - half), _exp(log_N + half))
     if half is not None and 2 * half > math.log(VAGUE):
@@ -318,6 +321,14 @@ def _search(log_loss: Callable[[np.ndarray], np.ndarray], start: float) -> float
     grid = np.linspace(start - 30, start + 30, 1201)
     best, step = grid[np.argmin(log_loss(grid))], grid[1] - grid[0]
     return float(minimize_scalar(log_loss, bounds=(best - step, best + step), method="bounded", options={"xatol": 1e-9}).x)
+
+
+def _as_good(log_loss: Callable[[np.ndarray], np.ndarray], best: float) -> tuple[float, float] | None:
+    """The sizes around the best, at log N, whose loss is the same within FLAT; None where a factor of MANY holds them all."""
+    grid = best + np.linspace(-30, 30, 1201)  # the best in the middle
+    worse = np.flatnonzero(log_loss(grid) > log_loss(grid[600:601]) + FLAT)
+    low, high = grid[max(worse[worse < 600], default=0)], grid[min(worse[worse > 600], default=1200)]
+    return (_exp(low), _exp(high)) if high - low > math.log(MANY) else None
 
 
 def _half_width(law: Law, size: Callable[[np.ndarray], float], theta: np.ndarray) -> float | None:
