@@ -145,7 +145,7 @@ def far_outside(law: Law, **at: float) -> list[str]:
         if x > FAR * high:
             found.append(f"{name} = {short(x)} is {short(x / high)} times the largest of its runs ({short(high)})")
         elif x < low / FAR:
-            found.append(f"{name} = {short(x)} is {short(low / x)} times below the smallest of its runs ({short(low)})")
+            found.append(f"{name} = {short(x)} is a factor of {short(low / x)} below the smallest of its runs ({short(low)})")
     return found
 
 
