@@ -33,6 +33,7 @@ from minitransformer.training.loop import shape_of
 WIDTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 TOKENS_PER_PARAMETER = 7.0  # at least, for the largest size of a ladder: as the kit's own ladder has
 EVAL_RATIO = 4.0            # a law needs the end of each run: measuring its curve closely would cost small runs half their time
+FAR = 100.0                 # times beyond the runs of the assumed law: a comparison of grids may lean on it further than a prediction
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,8 @@ def _candidates(maker: _Maker, law: Law, noise: Noise, budget: float) -> list[Ca
 
 def _warning(law: Law, maker: _Maker, best: Candidate) -> str:
     inputs = dict(zip("ND", maker.inputs(best)))
-    far = [found[0] for name, v in inputs.items() if (found := far_outside(law, **{name: v.min()}) + far_outside(law, **{name: v.max()}))]
+    far = [found[0] for name, v in inputs.items() for found in [far_outside(law, FAR, **{name: v.min()}) + far_outside(law, FAR, **{name: v.max()})]
+           if found]
     losses, guessing = law.predict(**{name: inputs[name] for name in law.form.inputs}).value, math.log(maker.vocab_size)
     more = (f"it asks for up to {losses.max():.3g} nats, where guessing among {maker.vocab_size} tokens takes {guessing:.3g}"
             if losses.max() > guessing and (far or losses.min() > guessing) else "")

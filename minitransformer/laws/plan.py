@@ -137,14 +137,14 @@ def allocate(law: Law, C: float, *, batch: float | None = None, critical: Law | 
     return _checked(Allocation(rule, C, N, D, B, S, found.value, found.low, found.high, "; ".join(warnings), *ends, *data))
 
 
-def far_outside(law: Law, **at: float) -> list[str]:
-    """Where the law is asked for more than FAR times what its runs reach: "N = 7.58B is 77k times the largest of its runs (98.6k)"."""
+def far_outside(law: Law, factor: float = FAR, **at: float) -> list[str]:
+    """Where the law is asked for more than `factor` times what its runs reach: "N = 7.58B is 77k times the largest of its runs (98.6k)"."""
     found = []
     for name, x in at.items():
         low, high = law.ranges.get(name, (0.0, math.inf))
-        if x > FAR * high:
+        if x > factor * high:
             found.append(f"{name} = {short(x)} is {short(x / high)} times the largest of its runs ({short(high)})")
-        elif x < low / FAR:
+        elif x < low / factor:
             found.append(f"{name} = {short(x)} is a factor of {short(low / x)} below the smallest of its runs ({short(low)})")
     return found
 
