@@ -22,7 +22,7 @@ import argparse
 import numpy as np
 from scipy.stats import t as student
 
-from minitransformer.laws import fit
+from minitransformer.laws import fit as fit_law
 
 ALPHA, N_C = 0.1, 1e7
 NOISE = {
@@ -78,7 +78,7 @@ def main() -> None:
         random = np.random.default_rng([1, row])
         x, y = simulate(random, ladders, k, n, seeds, fit, noise)
         z = np.log(x)
-        laws = [fit("power", np.exp(ladder.ravel()), N=np.repeat(x, n)) for ladder in y]
+        laws = [fit_law("power", np.exp(ladder.ravel()), N=np.repeat(x, n)) for ladder in y]
         exponents = [law.exponent for law in laws]
         width = np.array([e.high - e.low for e in exponents])
         t_width = 2 * student.ppf(0.975, k - 2) * np.array([np.sqrt(law.line.scatter / law.line.sxx) for law in laws])

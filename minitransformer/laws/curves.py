@@ -35,7 +35,7 @@ LARGEST = 1e30     # no count of steps, tokens or parameters goes beyond
 # --- as it was measured --------------------------------------------------------------------------------------------
 
 
-class Curve(NamedTuple):
+class TrainingCurve(NamedTuple):
     """Points at least a factor BIN apart: steps, losses, training losses (NaN where unknown), noise of a log loss.
 
     now: the last step, of those with a loss unless the curve is `lost`, which is to say ends without a number.
@@ -73,7 +73,7 @@ class Curve(NamedTuple):
         known = self.train[self.lowest :][np.isfinite(self.train[self.lowest :])]
         return bool(known[-1] < known[0]) if len(known) > 1 else None
 
-    def until(self, step: float) -> Curve:
+    def until(self, step: float) -> TrainingCurve:
         keep = self.step <= step
         return self._replace(step=self.step[keep], loss=self.loss[keep], train=self.train[keep])
 
@@ -88,7 +88,7 @@ class Curve(NamedTuple):
         return len(z[before]) > 1 and slope(z[now:], y[now:]) < slope(z[before], y[before]) - STEEPER - 3 * self.noise
 
 
-def read_curve(step, loss, train=None) -> Curve:
+def read_curve(step, loss, train=None) -> TrainingCurve:
     """Rows in any order, losses missing (NaN) where they were not measured. UserError for what is no curve."""
     try:
         step, loss = np.asarray(step, float), np.asarray(loss, float)
@@ -110,7 +110,7 @@ def read_curve(step, loss, train=None) -> Curve:
     train = np.where((train > 1 / LARGEST) & (train <= LARGEST), train, np.nan)
     lost, seen = _lost(loss, train), np.isfinite(loss)
     now = float(step[-1] if lost else step[seen][-1])
-    return Curve(*_binned(step[seen], loss[seen], train[seen]), now, lost, int(seen.sum()))
+    return TrainingCurve(*_binned(step[seen], loss[seen], train[seen]), now, lost, int(seen.sum()))
 
 
 def _lost(loss: np.ndarray, train: np.ndarray) -> bool:
@@ -200,7 +200,7 @@ class Stretch:
         return _interval(loss[0] - loss[1], by_theta[:, 0] - by_theta[:, 1], self.resampled.covariance, self.resampled.q_band * DRAWN)
 
 
-def follow(curve: Curve, decayed: bool) -> tuple[Stretch | None, bool, bool]:
+def follow(curve: TrainingCurve, decayed: bool) -> tuple[Stretch | None, bool, bool]:
     """The last stretch that E + A / S^alpha follows, whether the curve gets steeper at its end, and whether that end was
     taken for the learning rate coming down and left out: a fall that ends a curve which had long been flattening."""
     if len(curve.step) < MIN_POINTS:
@@ -216,7 +216,7 @@ def follow(curve: Curve, decayed: bool) -> tuple[Stretch | None, bool, bool]:
     return stretch, bent, False
 
 
-def _stretch(curve: Curve) -> Stretch | None:
+def _stretch(curve: TrainingCurve) -> Stretch | None:
     """The longest stretch up to the end that E + A / S^alpha follows within MISFIT; None where there is none."""
     tolerance = max(MISFIT, 2 * curve.noise)
     spans, (least, most) = curve.z[-1] - curve.z, np.log(STRETCH)

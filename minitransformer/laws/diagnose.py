@@ -33,7 +33,7 @@ import numpy as np
 
 from minitransformer.errors import UserError
 from minitransformer.laws import formulas
-from minitransformer.laws.curves import BIN, FLAT, MIN_POINTS, OFF, RECENT, UNLIMITED, Along, Curve, follow, positive, read_curve, slope
+from minitransformer.laws.curves import BIN, FLAT, MIN_POINTS, OFF, RECENT, UNLIMITED, Along, TrainingCurve, follow, positive, read_curve, slope
 from minitransformer.laws.law import Law, Prediction, finite, short
 from minitransformer.papers import value
 
@@ -165,7 +165,7 @@ class _Facts:
     """What the curve shows, by itself and beside the law if there is one. law_says: follows, joining (outside of what the
     law allows, and closing in), above, below, or nothing."""
 
-    def __init__(self, curve: Curve, law: Along | None, decayed: bool, epochs: float | None):
+    def __init__(self, curve: TrainingCurve, law: Along | None, decayed: bool, epochs: float | None):
         self.curve, self.law, self.decayed, self.epochs = curve, law, decayed, epochs
         self.slope = self.law_slope = self.above = None
         self.law_says = ""
@@ -218,7 +218,7 @@ class _Facts:
 # --- the stages, in the order in which they are decided: whether each holds, and why -------------------------------------
 
 
-def _too_short(curve: Curve) -> tuple[bool, str]:
+def _too_short(curve: TrainingCurve) -> tuple[bool, str]:
     n = len(curve.step)
     if n >= MIN_POINTS or curve.lost:
         return False, f"{n} points at distinct steps"
