@@ -86,6 +86,8 @@ def fit(
     width = DELTA if delta is None else float("inf") if delta.lower() in ("inf", "infinity") else _amount(delta, "--delta")
     found = fit_table(table, law, x=x, y=y, columns={k: v for k, v in given.items() if v is not None}, where=where or (),
                       drop_highest=drop_highest, within=_limits(within), delta=width, derive_D=derive_D)
+    if found.ok and out:  # before anything is printed, so that a reader who stops reading loses nothing
+        _write(out, json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
     if json_:
         print_json(found.to_dict())
     if not found.ok:
@@ -93,8 +95,6 @@ def fit(
         raise UserError(f"no law fitted ({found.status}): {found.reason}{more}")
     if not json_:
         _print_law(found, width, out)
-    if out:
-        _write(out, json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
 def _limits(text: str | None) -> tuple[float | None, float | None] | None:

@@ -1,6 +1,7 @@
 """The command line as a user meets it: one clear line for every mistake, stable JSON, help that teaches."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -108,6 +109,16 @@ def runs(tmp_path_factory):
     path = tmp_path_factory.mktemp("table") / "runs.csv"
     reference_table("budgets").to_csv(path, index=False)
     return path
+
+
+def test_a_reader_who_stops_reading_loses_no_law(runs, tmp_path):
+    """As `minitransformer fit ... --out law.json | head -1`, with the pipe closed before anything is read."""
+    read, write = os.pipe()
+    os.close(read)
+    law = tmp_path / "law.json"
+    subprocess.run([sys.executable, "-m", "minitransformer.cli", "fit", runs, "--law", "chinchilla", "--out", law], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert read_law(law).ok
 
 
 def test_help_names_every_law_and_shows_examples():
