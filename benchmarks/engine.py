@@ -41,7 +41,7 @@ from minitransformer.sweeps.grid import SPECS, load_spec
 from minitransformer.sweeps.store import RunStore
 from minitransformer.training import loop
 from minitransformer.training.config import RunConfig
-from minitransformer.training.loop import build_model, shape_of, train
+from minitransformer.training.loop import build_model, train
 from minitransformer.training.machine import peak_flops
 
 SIZES = ((2, 8, 1), (2, 16, 1), (2, 32, 2), (2, 64, 4), (4, 128, 8), (4, 256, 8))  # n_layer, d_model, n_head
@@ -65,7 +65,7 @@ def text(device: str = "cpu") -> tuple[torch.Tensor, int]:
 
 def cost(config: RunConfig, vocab_size: int) -> int:
     """Training FLOPs of one token, everything counted (C_total)."""
-    return accounting.count_compute(shape_of(config, vocab_size), 1)["C_total"]
+    return accounting.count_compute(config.shape(vocab_size), 1)["C_total"]
 
 
 # --- are they the same model?
@@ -90,7 +90,7 @@ def same(sizes=SIZES, steps: int = 20) -> float:
     worst = 0.0
     for size in sizes:
         config = configs(size, steps, 1)[0]
-        counted = {"the kit": sum(accounting.parameters(shape_of(config, vocab_size)).values()),
+        counted = {"the kit": sum(accounting.parameters(config.shape(vocab_size)).values()),
                    "(b)": sum(p.numel() for p in usual.Plain(config, vocab_size).parameters())}
         if has_transformers():
             counted["(a)"] = sum(p.numel() for p in usual.gpt2(config, vocab_size).parameters()) - usual.gpt2_surplus(config, vocab_size)
@@ -232,7 +232,7 @@ def largest(specs: list[str]) -> dict[str, list[RunConfig]]:
 
     def numbers(stack):
         c = stack[0]
-        weights = sum(accounting.parameters(shape_of(c, vocab_size)).values())
+        weights = sum(accounting.parameters(c.shape(vocab_size)).values())
         return len(stack) * (4 * weights + c.tokens_per_step * (c.n_layer * 16 * c.d_model + 3 * vocab_size))
 
     found = {}

@@ -8,7 +8,7 @@ from minitransformer import accounting
 from minitransformer.accounting import Shape
 from minitransformer.models.rhn import RHN
 from minitransformer.training.config import RunConfig
-from minitransformer.training.loop import build_model, shape_of
+from minitransformer.training.loop import build_model
 
 # GPT-2 small as in Table 1: n_layer 12, d_model 768, d_ff 3072, n_ctx 1024, vocabulary 50257.
 GPT2 = Shape("transformer", n_layer=12, d_model=768, vocab_size=50257, n_ctx=1024)
@@ -93,5 +93,5 @@ def test_conventions_of_compute():
 def test_groups_sum_to_the_model(arch, n_layer, d_model, d_ff, tied):
     config = RunConfig(arch=arch, n_layer=n_layer, d_model=d_model, d_ff=d_ff, tie_embeddings=tied)
     model = build_model(config, vocab_size=70, K=2)
-    assert sum(p[0].numel() for p in model.parameters()) == sum(accounting.parameters(shape_of(config, 70)).values())
+    assert sum(p[0].numel() for p in model.parameters()) == sum(accounting.parameters(config.shape(70)).values())
     assert all(p.shape[0] == 2 for p in model.parameters())

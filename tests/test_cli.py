@@ -94,7 +94,7 @@ def test_replicate_measures_the_tour_unless_claims_are_named(tmp_path, monkeypat
     tour = {d.id for d in claims.tour()}
     assert measured("--scale", "smoke") == tour == {"kaplan.L_N", "baidu.power_law.char_lm"} | tour
     every = {d.id for d in claims.DEFINITIONS}
-    assert tour <= every
+    assert tour < every
     assert measured("--scale", "smoke", "--only", "kaplan") == {name for name in every if name.startswith("kaplan.")}
     assert measured("--scale", "smoke", "--only", "kaplan.L_N", "--only", "baidu") == {"kaplan.L_N", "baidu.power_law.char_lm"}
 

@@ -19,7 +19,7 @@ from minitransformer.sweeps.store import run_table
 from minitransformer.training import loop
 from minitransformer.training.config import RunConfig
 from minitransformer.training.evaluation import evaluate, fixed_windows, gradient_norms, token_losses
-from minitransformer.training.loop import build_model, shape_of, train
+from minitransformer.training.loop import build_model, train
 from minitransformer.training.optimiser import AdamW
 from minitransformer.training.schedules import evaluation_steps, last_constant_step, learning_rate, trunk_key
 from tape import Tape, all_taped, trained
@@ -285,7 +285,7 @@ def test_a_branch_is_a_run_from_scratch(tiny, updates, arch, average):
     shared = steps_of_rows(members)
     assert sum(updates) == shared < 0.7 * sum(config.steps for config in members)
     assert updates[0] == 4 and max(updates) <= len(members)
-    one_step = sum(accounting.training_flops(shape_of(tiny, runs[tiny].vocab_size)).values()) * tiny.tokens_per_step
+    one_step = sum(accounting.training_flops(tiny.shape(runs[tiny].vocab_size)).values()) * tiny.tokens_per_step
     assert reports[-1].flops == pytest.approx(shared * one_step)
     table = run_table(runs.values())
     assert spent(table).training == shared * one_step < table.C_total.sum() and spent(table).total == stack_cost(members)

@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING
 from ..errors import UserError
 from ..sweeps.grid import SCALES, load_spec
 from ..sweeps.store import RunStore, reference_table, run_table
-from . import baidu, sizes
+from . import allocation, architecture, baidu, compute, efficiency, overfitting, sizes, stopping
+from .architecture import depth_points, tightening, trend_scatter
 from .baidu import POWER_LAW_REGION, data_law
-from .definition import AGREES, DIFFERS, NOT_REACHABLE, Claim, Definition, Measurement, complete
-from .sizes import depth_points, size_law, tightening, trend_scatter
+from .definition import AGREES, DIFFERS, NOT_REACHABLE, Claim, Definition, Measurement, complete, longest
+from .sizes import size_law
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["AGREES", "DIFFERS", "NOT_REACHABLE", "POWER_LAW_REGION", "Claim", "Definition", "Measurement", "committed", "complete", "data_law",
-           "definitions", "depth_points", "drift", "live", "measure", "runs_behind", "size_law", "tightening", "tour", "trend_scatter"]
+           "definitions", "depth_points", "drift", "live", "longest", "measure", "runs_behind", "size_law", "tightening", "tour", "trend_scatter"]
 
-CHAPTERS = (sizes, baidu)  # in the order of the table of claims
+CHAPTERS = (sizes, compute, architecture, overfitting, stopping, efficiency, allocation, baidu)  # in the order of the table of claims
 DEFINITIONS = tuple(definition for chapter in CHAPTERS for definition in chapter.DEFINITIONS)
 
 

@@ -32,6 +32,7 @@ def claim_figure(claim_id: str, store: str | None = None) -> Figure:
 
 def _by_claim() -> dict[str, Callable[..., Figure]]:
     """What draws each claim, from its complete runs: every chapter's module has a dictionary CLAIMS."""
-    from . import baidu, sizes
+    from . import allocation, architecture, baidu, compute, efficiency, overfitting, sizes, stopping
 
-    return {**sizes.CLAIMS, **baidu.CLAIMS}
+    return {**sizes.CLAIMS, **compute.CLAIMS, **architecture.CLAIMS, **overfitting.CLAIMS, **stopping.CLAIMS, **efficiency.CLAIMS,
+            **allocation.CLAIMS, **baidu.CLAIMS}

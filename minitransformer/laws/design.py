@@ -29,7 +29,6 @@ from minitransformer.sweeps.execute import plan
 from minitransformer.sweeps.grid import Spec, load_spec
 from minitransformer.sweeps.timing import Rates, measure_rates, seconds_of
 from minitransformer.training.config import RunConfig
-from minitransformer.training.loop import shape_of
 
 WIDTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 TOKENS_PER_PARAMETER = 7.0  # at least, for the largest size of a ladder: as the kit's own ladder has
@@ -289,7 +288,7 @@ class _Maker:
         self.tokens_per_step, self.warmup = first.tokens_per_step, first.warmup_steps
         self.most_steps = (first.train_tokens or len(corpus.train)) // self.tokens_per_step
         self.least_steps = 40
-        self.N = {d: accounting.count_parameters(accounting.parameters(shape_of(self.config(d), corpus.vocab_size)))["N"]
+        self.N = {d: accounting.count_parameters(accounting.parameters(self.config(d).shape(corpus.vocab_size)))["N"]
                   for d in WIDTHS if self._valid(d)}
         self.widths = list(self.N)
 

@@ -20,7 +20,7 @@ from ..data.text import load_corpus
 from ..errors import UserError
 from ..files import host
 from ..training.config import RunConfig
-from ..training.loop import shape_of, train
+from ..training.loop import train
 from ..training.machine import keep_memory
 from .grouping import MAX_STACK_FLOPS, Plan, Stack, cards, cost, counted, plan, stack_cost
 from .lease import Lease, LeaseLost
@@ -249,7 +249,7 @@ def _too_little_memory(configs: Sequence[RunConfig], stack: Stack, store: RunSto
 
 
 def _too_large(config: RunConfig, why: str) -> UserError:
-    shape = shape_of(config, load_corpus(config.corpus, config.tokenizer, config.vocab_size or None).vocab_size)
+    shape = config.shape(load_corpus(config.corpus, config.tokenizer, config.vocab_size or None).vocab_size)
     return UserError(f"too little memory for run {config.id} alone ({config.arch}, {config.n_layer} layers, width {config.d_model}, "
                      f"{sum(accounting.parameters(shape).values()):.2g} parameters, {config.batch_size} x {config.n_ctx} tokens a step): "
                      f"{why}. Make the model or batch_size smaller, or use fewer workers.")

@@ -48,10 +48,6 @@ class Progress:
     losses: tuple[float, ...]
 
 
-def shape_of(config: RunConfig, vocab_size: int) -> accounting.Shape:
-    return config.shape(vocab_size)
-
-
 def build_model(config: RunConfig, vocab_size: int, K: int = 1) -> nn.Module:
     """K uninitialised models of the shape a config describes."""
     if config.arch == "transformer":
@@ -192,7 +188,7 @@ def train(configs: Sequence[RunConfig], device: str = "cpu",
     if first.corpus_sha256 and first.corpus_sha256 != corpus.fingerprint:
         raise UserError(f"{first.corpus} has changed since this sweep was planned; start a new sweep")
     unique = {config: _unique_tokens(config, corpus) for config in configs}
-    shape = shape_of(first, corpus.vocab_size)
+    shape = first.shape(corpus.vocab_size)
     groups = accounting.parameters(shape)
     flops_per_step = sum(accounting.training_flops(shape).values()) * first.tokens_per_step
     if where.type == "cuda":

@@ -1,0 +1,44 @@
+"""What the claims on architecture share: regression with one coefficient of interest, and columns that hold a curve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import t as student
+
+from ..laws.law import Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def least_squares(columns: np.ndarray, y: np.ndarray) -> Estimate:
+    """The coefficient of the first of the columns (n, k) in a regression of y (n,), with its 95 % interval of Student's t."""
+    theta, *_ = np.linalg.lstsq(columns, y, rcond=None)
+    free = len(y) - columns.shape[1]
+    if free < 1:
+        return Estimate(None, None, None)
+    left = y - columns @ theta
+    error = np.sqrt(left @ left / free * np.linalg.pinv(columns.T @ columns)[0, 0])
+    half = float(student.ppf(0.975, free) * error)
+    return Estimate(float(theta[0]), float(theta[0]) - half, float(theta[0]) + half)
+
+
+def mean_of(values: np.ndarray) -> Estimate:
+    """Mean of values (n,) with its 95 % interval of Student's t."""
+    return least_squares(np.ones((len(values), 1)), np.asarray(values, float))
+
+
+def scaled(estimate: Estimate, factor: float) -> Estimate:
+    return estimate if estimate.value is None else Estimate(*(factor * v for v in (estimate.value, estimate.low, estimate.high)))
+
+
+def triple(estimate: Estimate) -> tuple[float, float | None, float | None]:
+    return estimate.value, estimate.low, estimate.high
+
+
+def held(table: pd.DataFrame, column: str) -> np.ndarray:
+    """Which rows hold an array in this column, (n,): tables of several specs have empty cells."""
+    cells = table[column] if column in table else [None] * len(table)
+    return np.array([hasattr(cell, "__len__") and len(cell) > 0 for cell in cells], bool)
