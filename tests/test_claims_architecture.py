@@ -152,7 +152,7 @@ def test_shapes_are_sorted_into_sweeps_and_extremes():
 def test_what_an_excess_is_worth_in_compute():
     assert architecture.worth(0.01, papers.value("kaplan2020.alpha_C_min")) == pytest.approx(
         papers.value("kaplan2020.shape.compute_per_percent"), abs=0.005)
-    rival = lambda N, D: 0.4 + 20 * N**-0.3 + 200 * D**-0.4  # each size overtakes the next smaller one
+    rival = lambda N, D: 0.4 + 20 * N**-0.3 + 300 * D**-0.4  # each size overtakes the next smaller one
     runs = pd.concat([shape_runs({}).query("spec == 'shapes'"), ladder(loss=rival, steps=(4000, 256000))], ignore_index=True)
     law = compute.compute_law(compute.overtakings(runs))
     _, value, low, high = architecture.measure_shape(runs).more["compute worth 1 % of loss, a share"]

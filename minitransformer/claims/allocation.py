@@ -11,7 +11,6 @@ import numpy as np
 from .. import papers
 from ..laws import batch, formulas, frontier
 from ..laws.fit import fit
-from ..laws.formulas import FLOPS
 from ..laws.frontier import NOTHING
 from ..laws.law import Estimate, Law
 from ..laws.uncertainty import LEVEL

@@ -16,7 +16,7 @@ from ..laws.law import Estimate, Law
 from .critical import critical_law
 from .crossing import AFTER_WARM_UP, FEWEST, LEAD, crossings, mean_points
 from .curves import decayed_ends, of_spec, training_curves
-from .definition import Definition, Measurement, complete, longest, of_law
+from .definition import Definition, Measurement, complete, longest
 from .regression import triple
 from .sizes import average_exponent
 
