@@ -14,7 +14,7 @@ from .compute import compute_law, overtakings
 from .curves import of_spec
 from .definition import Definition, Measurement, complete
 from .positions import follows_the_paper, measure_context, measure_recurrent
-from .regression import least_squares, scaled, triple
+from .regression import least_squares, scaled, seed_noise, triple
 from .transfer import measure_transfer, nearly_constant
 
 if TYPE_CHECKING:
@@ -175,13 +175,6 @@ def shape_effects(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
     kinds = {"depth": (aspect, usual & deep), "heads": (head, usual & ~deep & ~is_base), "feed-forward": (forward, ~usual)}
     parts = [shapes.assign(sweep=name, ratio=ratio)[rows | is_base].sort_values("ratio") for name, (ratio, rows) in kinds.items()]
     return pd.concat(parts, ignore_index=True).drop(columns="half")
-
-
-def seed_noise(runs: pd.DataFrame, keys: list[str]) -> tuple[float, int]:
-    """Standard deviation of the log loss between seeds of one shape, pooled over shapes, and its degrees of freedom."""
-    groups = [np.log(group.to_numpy(float)) for _, group in runs.groupby(keys).loss]
-    free = sum(len(g) - 1 for g in groups)
-    return (float(np.sqrt(sum(((g - g.mean()) ** 2).sum() for g in groups) / free)), free) if free else (float("nan"), 0)
 
 
 def largest_excess(effects: pd.DataFrame, sd: float, free: int, draws: int = 20_000) -> tuple[float, float, float]:

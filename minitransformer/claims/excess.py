@@ -12,6 +12,7 @@ from ..laws.formulas import overfitting
 from ..laws.law import Estimate, Law
 from .curves import of_spec
 from .definition import complete, longest
+from .regression import seed_noise as pooled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,13 +48,8 @@ def seed_noise(table: pd.DataFrame) -> Estimate:
     if not runs.duplicated(keys).any() and "spec" in table and (table.spec == "ladder").any():
         ladder = longest(complete(of_spec(table, "ladder")))
         runs, column, keys = ladder[ladder.N.between(runs.N.min(), runs.N.max())], "loss", ["N", "steps"]
-    logs = np.log(runs[column].astype(float))
-    groups = logs.groupby([runs[key] for key in keys])
-    free = len(runs) - groups.ngroups
-    if free < 1:
-        return NOTHING
-    squares = float(((logs - groups.transform("mean")) ** 2).sum())
-    return Estimate(*(math.sqrt(squares / q) for q in (free, chi2.ppf(0.975, free), chi2.ppf(0.025, free))))
+    sd, free = pooled(runs, keys, column)
+    return Estimate(*(sd * math.sqrt(free / q) for q in (free, chi2.ppf(0.975, free), chi2.ppf(0.025, free)))) if free else NOTHING
 
 
 # --- how far from unlimited text -----------------------------------------------------------------------------------

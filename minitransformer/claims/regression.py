@@ -1,4 +1,4 @@
-"""What the claims on architecture share: regression with one coefficient of interest, and columns that hold a curve."""
+"""What claims share: regression with one coefficient of interest, noise between seeds, and columns that hold a curve."""
 
 from __future__ import annotations
 
@@ -42,3 +42,10 @@ def held(table: pd.DataFrame, column: str) -> np.ndarray:
     """Which rows hold an array in this column, (n,): tables of several specs have empty cells."""
     cells = table[column] if column in table else [None] * len(table)
     return np.array([hasattr(cell, "__len__") and len(cell) > 0 for cell in cells], bool)
+
+
+def seed_noise(runs: pd.DataFrame, keys: list[str], loss: str = "loss") -> tuple[float, int]:
+    """Standard deviation of the log loss between seeds, pooled over the groups of `keys`, and its degrees of freedom."""
+    groups = [np.log(group.to_numpy(float)) for _, group in runs.groupby(keys)[loss]]
+    free = sum(len(g) - 1 for g in groups)
+    return (float(np.sqrt(sum(((g - g.mean()) ** 2).sum() for g in groups) / free)), free) if free else (float("nan"), 0)
