@@ -51,7 +51,7 @@ def test_every_claim_is_measured_from_committed_runs():
     assert {"kaplan.L_N", "baidu.power_law.char_lm"} <= set(measured) and len(set(IDS)) == len(IDS)
     for claim in measured.values():
         if claim.verdict == claims.NOT_REACHABLE:
-            assert claim.value is None and claim.reason
+            assert claim.reason
             continue
         assert claim.low <= claim.value <= claim.high and claim.low < claim.high
         assert set(claim.scale.split(", ")) <= {"laptop", "hours", "gpu"} and claim.n_runs >= 8 and claim.seconds > 0 and claim.flops > 0

@@ -300,6 +300,13 @@ def test_arguments_that_make_no_sense():
             call()
 
 
+def test_what_is_no_loss_is_not_told_in_nats():
+    L = np.linspace(2, 5, 7)
+    batches, losses = fit("b-crit", 2e8 / L ** (1 / 0.21), L=L), fit("power", 4 * L**-0.1, N=L)
+    assert batches.holdout and "nats" not in batches.summary() and "compute" not in batches.summary()
+    assert "nats" in losses.summary()
+
+
 def test_a_line_without_a_slope_has_no_exponent_and_says_so():
     law = fit("b-crit", [1.0, 1.0, 1.0, 1.0], L=[1.0, 2.0, 3.0, 4.0])
     assert law.ok and law.exponent.value is None and "alpha_B is not identified." in law.summary()

@@ -288,7 +288,7 @@ DEFINITIONS = (
         specs=("recurrent",),
         measure=measure_recurrent,
         agrees=lambda measured, target: measured.low > 0,
-        if_differs="Our context of characters is shorter than the hundred word pieces up to which LSTMs keep up in the paper.",
+        if_differs="No ground is lost in a context as long as that in which the paper's LSTMs fall behind.",
         unit="%",
     ),
     Definition(

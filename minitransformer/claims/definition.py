@@ -53,6 +53,7 @@ class Claim:
 class Measurement:
     """What a table of runs says: None for value, low and high when it cannot say.
 
+    refusal: why these runs cannot decide about the statement, whether or not they give a number.
     more: other numbers that belong to the statement, by name: (paper's value or None, ours, low, high).
     reason: why ours differs, where the runs themselves tell; else the definition's words are used.
     """
@@ -97,7 +98,7 @@ class Definition:
         runs, scale = complete(table), ", ".join(sorted(set(table.scale)))
         measured = self.measure(runs)
         target = papers.value(self.published) if self.published else None
-        if measured.value is None:
+        if measured.value is None or measured.refusal:
             verdict, reason = NOT_REACHABLE, measured.refusal
         elif scale == "smoke":
             verdict, reason = NOT_REACHABLE, "smoke runs stop after seconds: they test the kit, not the claim"

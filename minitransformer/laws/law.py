@@ -276,10 +276,11 @@ class Law:
             h = self.holdout
             at = " and ".join(f"{name} = {short(value)}" for name, value in h.at.items())
             some = "" if h.n_held == 1 else f" and the {h.n_held - 1} dearest after it"
-            compute = "" if h.equivalent is None else f", as if trained with {h.equivalent:.2g} times its compute"
+            of_loss = self.form.target == "L"
+            compute = "" if h.equivalent is None or not of_loss else f", as if trained with {h.equivalent:.2g} times its compute"
             lines.append(
                 f"Fitted without {at}{some}, it predicts {h.predicted:.4g} there ({h.low:.4g} to {h.high:.4g}); "
-                f"measured {h.measured:.4g}{compute}: off by {h.error_nats:+.2g} nats, {h.error_percent:+.2g} %."
+                f"measured {h.measured:.4g}{compute}: off by {f'{h.error_nats:+.2g} nats, ' if of_loss else ''}{h.error_percent:+.2g} %."
             )
         return "\n".join(lines + [f"Note: {note}." for note in self.notes] + [f"Warning: {text}." for text in self.warning_texts()])
 
