@@ -155,13 +155,13 @@ def test_every_committed_table_has_its_row_and_its_command(runs):
     assert found.keys() == committed.keys() and all(len(row) == len(heading) for row in rows)
     for name, table in committed.items():
         row, cost = found[name], runs.spent(table)
-        assert (row["Scale"], row["Runs"], row["Seeds"]) == (table.scale.iloc[0], str(len(table)), str(table.seed.nunique()))
+        assert row["Runs (seeds)"] == f"{len(table)} ({table.seed.nunique()})" and row["Scale, text"].startswith(f"{table.scale.iloc[0]}, ")
         assert row["One core"] == runs.duration(table.seconds.sum()) and row["Training, FLOPs"] == runs.flops(cost.training)
         assert 0 < cost.training <= table.C_total.sum() and 0 < cost.measuring
         assert row[heading[0]].startswith(load_spec(name).title)
-    totals = {row[1]: dict(zip(heading, row)) for row in rows if row[0].startswith("**")}
+    totals = {row[1].split(",")[0]: dict(zip(heading, row)) for row in rows if row[0].startswith("**")}
     assert totals.keys() == {table.scale.iloc[0] for table in committed.values()}
-    assert sum(int(row["Runs"].replace(",", "")) for row in totals.values()) == sum(map(len, committed.values()))
+    assert sum(int(row["Runs (seeds)"].replace(",", "")) for row in totals.values()) == sum(map(len, committed.values()))
     for scale, row in totals.items():
         of_scale = [table for table in committed.values() if table.scale.iloc[0] == scale]
         assert row["One core"] == runs.duration(sum(table.seconds.sum() for table in of_scale))

@@ -57,18 +57,18 @@ def text_of(table: pd.DataFrame) -> str:
 
 
 def table_rows() -> list[list[str]]:
-    rows = [["Table", "Scale", "Text", "Runs", "Seeds", "*N*", "Tokens seen", "Training, FLOPs", "Measuring, FLOPs", "One core"]]
+    rows = [["Table", "Scale, text", "Runs (seeds)", "*N*", "Tokens seen", "Training, FLOPs", "Measuring, FLOPs", "One core"]]
     total: dict[str, list] = {}
     for name, table in tables().items():
         scale, cost_of = table.scale.iloc[0], spent(table)
         sizes = table.N.nunique()
-        rows.append([f"{load_spec(name).title} `{name}`", scale, text_of(table), f"{len(table):,}", str(table.seed.nunique()),
+        rows.append([f"{load_spec(name).title} `{name}`", f"{scale}, {text_of(table)}", f"{len(table):,} ({table.seed.nunique()})",
                      f"{span(table.N.min(), table.N.max())}{f' ({sizes} sizes)' * (sizes > 1)}", span(*rounded(table.D)), flops(cost_of.training),
                      flops(cost_of.measuring), duration(table.seconds.sum())])
         total.setdefault(scale, []).append((len(table), cost_of, table))
     for scale, found in total.items():
         all_of, cost_of = pd.concat([table for *_, table in found]), Spent(*map(sum, zip(*(one for _, one, _ in found))))
-        rows.append([f"**All of {scale}**", scale, text_of(all_of), f"{sum(runs for runs, *_ in found):,}", "–", span(all_of.N.min(), all_of.N.max()),
+        rows.append([f"**All of {scale}**", f"{scale}, {text_of(all_of)}", f"{sum(runs for runs, *_ in found):,}", span(all_of.N.min(), all_of.N.max()),
                      span(*rounded(all_of.D)), flops(cost_of.training), flops(cost_of.measuring), duration(all_of.seconds.sum())])
     return rows
 
