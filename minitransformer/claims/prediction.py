@@ -136,7 +136,7 @@ def _choices(small: pd.DataFrame, stages) -> list[Choice]:
             for shortest in np.sort(small.D.unique())[: 1 if form == "L(N)" else 2]:
                 choice = Choice(form, float(smallest), float(shortest))
                 table = _rehearse(choice, stages)
-                choices.append(replace(choice, rms=float(100 * np.sqrt(np.mean((table.predicted / table.measured - 1) ** 2)))))
+                choices.append(replace(choice, rms=float(100 * np.sqrt(np.mean((table.predicted / table.measured - 1).to_numpy() ** 2)))))
     return choices
 
 

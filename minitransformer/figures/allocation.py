@@ -77,7 +77,7 @@ def _curves(axis: Axes, runs: pd.DataFrame) -> None:
     colours, ends = _by_size(means.N), {}
     log(axis)
     for N, curve in means.groupby("N"):
-        C = allocation.FLOPS * N * curve.S * curve.B
+        C = formulas.FLOPS * N * curve.S * curve.B
         axis.plot(C, curve.loss, color=colours[N], lw=1.4)
         ends[N] = (C.iloc[-1], curve.loss.iloc[-1])
     axis.plot(points.C, points.loss, "o", color="black", ms=5, ls="none", zorder=5)
