@@ -8,7 +8,7 @@ import pytest
 
 from minitransformer import claims, papers
 from minitransformer.claims import architecture, compute, positions, transfer
-from minitransformer.claims.definition import AGREES, DIFFERS
+from minitransformer.claims.definition import AGREES, DIFFERS, NOT_REACHABLE
 from minitransformer.errors import UserError
 from minitransformer.figures import architecture as figures
 
@@ -283,6 +283,8 @@ def test_ground_lost_by_recurrent_networks_is_found():
     (definition,) = claims.definitions(("kaplan.lstm",))
     assert definition.claim(recurrent_runs()).verdict == AGREES
     assert definition.claim(recurrent_runs(late=-0.02)).verdict == DIFFERS
+    undecided = definition.claim(recurrent_runs(late=0.02, early=0.02))
+    assert undecided.verdict == NOT_REACHABLE and undecided.low < 0 < undecided.high and "longer context" in undecided.reason
 
 
 def test_pairs_are_of_equal_size():

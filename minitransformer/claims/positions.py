@@ -316,7 +316,7 @@ def measure_recurrent(runs: pd.DataFrame) -> Measurement:
             more[f"alpha_N of the {name}"] = (None, law.exponent.value, law.exponent.low, law.exponent.high)
     lost = lost_ground(gaps)
     seen, flat = gaps.log_gap.shape[1], papers.value("kaplan2020.context.lstm_flat") * papers.value("kaplan2020.setup.characters_per_token")
-    short = "" if lost[1] > 0 or seen >= flat else (
+    short = "" if not lost[1] <= 0 <= lost[2] or seen >= flat else (
         f"within {seen} characters no ground is lost that could be told from noise, but the paper's LSTMs keep up for about {flat:.0f}: "
         "a longer context must decide")
     return Measurement(*lost, more=more, refusal=short)
