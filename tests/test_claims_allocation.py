@@ -298,9 +298,46 @@ def test_the_interval_is_no_narrower_than_the_rehearsals_were_wrong(foretold):
 
 
 def test_too_few_small_runs_are_refused():
-    found = prediction.prediction(ladder(widths=(48, 64, 96, 192)))
-    assert found.value is None and "rehearse" in found.refusal
+    few = ladder(widths=(64, 96, 192))
+    assert "rehearse" in prediction.foretell(few).reason
+    found = prediction.prediction(few)
+    assert found.value is None and "fewer than 3 of the small sizes" in found.refusal
     assert prediction.prediction(ladder()[:0]).value is None
+
+
+def test_the_targets_are_the_dearest_runs_of_the_two_largest_sizes():
+    assert prediction.targets(ladder()) == [(24 * 192**2, 32000 * TOKENS), (24 * 128**2, 16000 * TOKENS)]
+
+
+def test_the_announced_rule_is_the_mean_of_two_forms_and_holds_both_intervals():
+    kaplan = lambda N, S: ((3e5 / N) ** (0.08 / 0.3) + 2e6 / (S * TOKENS)) ** 0.3
+    for floor in (0.0, 0.4):
+        law = lambda N, S: floor + kaplan(N, S)
+        runs = ladder(law, law, noise=0.0005)
+        for target in prediction.targets(runs):
+            found = prediction.announced(runs, target)
+            assert found.reason == "" and found.law is None and not found.choices
+            plain, floored = found.errors["kaplan-nd"], found.errors[prediction.FLOOR]
+            assert abs(floored) < 0.3  # its form is the truth
+            assert abs(plain) < 0.3 if floor == 0 else plain < -0.3  # without the floor it falls too fast
+            assert found.error == pytest.approx(100 * math.expm1((math.log1p(plain / 100) + math.log1p(floored / 100)) / 2))
+            assert found.predicted.low < min(found.measured, found.predicted.value) < found.predicted.high
+
+
+def test_the_announced_rule_fits_neither_the_tiniest_nor_the_shortest_nor_the_target():
+    runs = ladder(noise=0.0005)
+    found = prediction.announced(runs)
+    spoiled = (runs.N < prediction.SMALLEST) | (runs.steps < prediction.WARMUPS * runs.warmup_steps) | (4 * runs.N > runs.N.max())
+    assert spoiled.any() and not spoiled.all()
+    other = prediction.announced(runs.assign(loss=runs.loss.where(~spoiled, 1.5 * runs.loss)))
+    assert other.predicted == found.predicted and other.measured == pytest.approx(1.5 * found.measured)
+
+
+def test_the_claim_is_the_target_that_is_missed_by_more():
+    found = prediction.prediction(ladder(noise=0.001))
+    errors = {name: numbers[1] for name, numbers in found.more.items() if name.startswith("error") and " by " not in name}
+    assert len(errors) == 2 and max(errors.values(), key=abs) == found.value == pytest.approx(math.copysign(found.holdout_error, found.value))
+    assert sum("by rehearsal" in name for name in found.more) == 2
 
 
 # --- why the papers differ -----------------------------------------------------------------------------------------

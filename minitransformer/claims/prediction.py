@@ -1,7 +1,8 @@
 """The loss of a large run, foretold from small ones (Kaplan et al. 2020: what the laws are for).
 
-The form of the law and the runs it is fitted to are chosen by rehearsal, inside the small runs: their own dearest runs are
-foretold, each from runs as much smaller than it as the small runs are than the target. The target is not looked at.
+By one of two rules, neither of which looks at the target. `foretell` chooses the form of the law and the runs it is fitted to by
+rehearsal: the dearest of the small runs are foretold, each from runs as much smaller than it as the small runs are than the
+target. `announced` has both fixed: Kaplan's L(N, D) with and without a floor, the mean of what the two say.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from ..laws.law import Law, Prediction, points_needed
 from ..laws.uncertainty import fit_curve
 from .curves import of_spec
 from .definition import Measurement
+from .efficiency import SMALLEST
+from .overfitting import floored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +29,10 @@ SMALLER, CHEAPER = 4, 16     # the runs of a fit have at most N / SMALLER and C 
 GOAL = 2.0                   # per cent: the error that would do
 FORMS = {"chinchilla": "L(N, D), Chinchilla's form", "kaplan-nd": "L(N, D), Kaplan's form", "L(N)": "a power law of N alone",
          "L(C)": "a power law of C alone"}
+FLOOR = "kaplan-nd-floor"
+NAMES = FORMS | {FLOOR: "Kaplan's form above a floor"}
+TARGETS = 2                  # sizes of which the dearest run is foretold
+WARMUPS = 10                 # the announced rule fits runs of at least so many warm-ups, and of SMALLEST parameters
 FEWEST_SIZES, FEWEST_POINTS = 3, 10  # of a rehearsal
 REHEARSALS = 6
 CUTS = 5
@@ -47,10 +54,11 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Foretold:
-    """What was foretold and what came. target: N, D, C and seeds of the largest run; measured: its mean loss.
+    """What was foretold and what came. target: N, D, C and seeds of the large run; measured: its mean loss; small: fit for a fit.
 
-    choices: all that could be tried, best first; law, predicted: of the best, fitted to all `small` runs; errors: per cent by
-    form, of each form's best choice; rehearsed: N, D, measured and predicted loss in the rehearsals. reason: why there is none.
+    predicted: by the rule; errors: of each form it looked at, per cent; law: the one behind the prediction, or None for a mean of
+    several. By rehearsal also choices: all that could be tried, best first; rehearsed: N, D, measured and predicted loss in the
+    rehearsals of the best. reason: why there is no prediction.
     """
 
     target: dict[str, float] = field(default_factory=dict)
@@ -66,6 +74,11 @@ class Foretold:
     @property
     def chosen(self) -> Choice:
         return self.choices[0]
+
+    @property
+    def error(self) -> float:
+        """Of the prediction, per cent of the measured loss; NaN where there is none."""
+        return math.nan if self.predicted is None else self.percent(self.predicted.value)
 
     def percent(self, loss: float) -> float:
         return 100 * (loss / self.measured - 1)
@@ -83,15 +96,57 @@ def below(points: pd.DataFrame, N: float, C: float) -> pd.DataFrame:
     return points[(points.N * SMALLER <= N) & (points.C * CHEAPER <= C)]
 
 
-def foretell(runs: pd.DataFrame) -> Foretold:
-    """Choose by rehearsal, fit to the small runs, and foretell the dearest run of the largest size."""
+def targets(runs: pd.DataFrame) -> list[tuple[float, float]]:
+    """N and D of the dearest run of each of the TARGETS largest sizes, largest first."""
+    points = points_of(runs).sort_values("C").groupby("N").tail(1).sort_values("N", ascending=False)
+    return list(zip(points.N[:TARGETS], points.D[:TARGETS]))
+
+
+def posed(runs: pd.DataFrame, target: tuple[float, float] | None = None) -> Foretold:
+    """The question: the target, of N and D as given or else the first of `targets`, and the runs small enough for it."""
     points = points_of(runs)
     if not len(points):
         return Foretold(reason="there are no runs")
-    top = points.loc[points[points.N == points.N.max()].C.idxmax()]
-    target = {"N": float(top.N), "D": float(top.D), "C": float(top.C), "seeds": int(top.seeds)}
-    small = below(points, top.N, top.C)
-    found = Foretold(target, float(top.loss), small)
+    N, D = target or targets(runs)[0]
+    top = points[(points.N == N) & (points.D == D)].iloc[0]
+    return Foretold({"N": float(N), "D": float(D), "C": float(top.C), "seeds": int(top.seeds)}, float(top.loss),
+                    below(points, N, top.C))
+
+
+# --- the announced rule ------------------------------------------------------------------------------------------
+
+
+def announced(runs: pd.DataFrame, target: tuple[float, float] | None = None) -> Foretold:
+    """Foretell by Kaplan's L(N, D) with and without a floor: the geometric mean of the two; the interval holds both of theirs.
+
+    Fitted to every seed of the small runs of at least SMALLEST parameters and WARMUPS warm-ups.
+    """
+    found = posed(runs, target)
+    if found.reason:
+        return found
+    rows = of_spec(runs, "ladder").merge(found.small[["N", "D"]], on=["N", "D"])
+    rows = rows[(rows.N >= SMALLEST) & (rows.steps >= WARMUPS * rows.warmup_steps)]
+    if rows.N.nunique() < FEWEST_SIZES:
+        return replace(found, reason=f"fewer than {FEWEST_SIZES} of the small sizes have {SMALLEST:,} parameters or more")
+    laws = {name: fit(form, rows.loss, N=rows.N, D=rows.D) for name, form in (("kaplan-nd", "kaplan-nd"), (FLOOR, floored()))}
+    for name, law in laws.items():
+        if not law.ok:
+            return replace(found, reason=f"{NAMES[name]}: {law.reason}")
+    at = {name: law.predict(N=found.target["N"], D=found.target["D"]) for name, law in laws.items()}
+    predicted = Prediction(math.sqrt(math.prod(p.value for p in at.values())), min(p.low for p in at.values()),
+                           max(p.high for p in at.values()))
+    return replace(found, predicted=predicted, errors={name: found.percent(p.value) for name, p in at.items()})
+
+
+# --- rehearsing --------------------------------------------------------------------------------------------------
+
+
+def foretell(runs: pd.DataFrame, target: tuple[float, float] | None = None) -> Foretold:
+    """Choose by rehearsal, fit to the small runs, and foretell the target."""
+    found = posed(runs, target)
+    if found.reason:
+        return found
+    small, target = found.small, found.target
     stages = rehearsals(small)
     if len(stages) < 2:
         return replace(found, reason="fewer than two of the small runs have enough still smaller ones to rehearse on")
@@ -112,9 +167,6 @@ def _widened(predicted: Prediction, rms: float) -> Prediction:
     """The interval of the law, or WIDER times the error of the rehearsals where that is more."""
     least = math.exp(WIDER * rms / 100)
     return replace(predicted, low=min(predicted.low, predicted.value / least), high=max(predicted.high, predicted.value * least))
-
-
-# --- rehearsing --------------------------------------------------------------------------------------------------
 
 
 def rehearsals(small: pd.DataFrame) -> list[tuple[pd.Series, pd.DataFrame]]:
@@ -188,16 +240,21 @@ def fitted(choice: Choice, runs: pd.DataFrame, points: pd.DataFrame) -> Law:
 
 
 def prediction(runs: pd.DataFrame) -> Measurement:
-    """The error of the chosen form on the target, per cent; the interval is that of the prediction, as errors."""
-    found = foretell(runs)
-    if found.reason:
-        return Measurement(None, refusal=found.reason)
-    value, low, high = (found.percent(v) for v in found.predicted)
-    nearest = found.small.N.max(), found.small.C.max()
+    """The error of the announced rule on the target it misses by more, per cent; the interval is that prediction's, as errors."""
+    found = [announced(runs, target) for target in targets(runs)]
+    if not found or any(f.reason for f in found):
+        return Measurement(None, refusal=next((f.reason for f in found if f.reason), "there are no runs"))
+    worst = max(found, key=lambda f: abs(f.error))
+    value, low, high = (worst.percent(v) for v in worst.predicted)
     more = {
-        "target over the largest run fitted, N": (None, found.target["N"] / nearest[0], None, None),
-        "target over the dearest run fitted, C": (None, found.target["C"] / nearest[1], None, None),
-        "error of the rehearsals, rms": (None, found.chosen.rms, None, None),
-        **{f"error of {FORMS[form]}": (None, error, None, None) for form, error in found.errors.items()},
+        "target over the largest run fitted, N": (None, min(f.target["N"] / f.small.N.max() for f in found), None, None),
+        "target over the dearest run fitted, C": (None, min(f.target["C"] / f.small.C.max() for f in found), None, None),
     }
+    for f in found:
+        of = f"of N = {f.target['N']:,.0f}, D = {f.target['D']:,.0f}"
+        more[f"error {of}"] = (None, *(f.percent(v) for v in f.predicted))
+        more |= {f"error {of} by {NAMES[name]}": (None, error, None, None) for name, error in f.errors.items()}
+        rehearsed = foretell(runs, (f.target["N"], f.target["D"]))
+        if not rehearsed.reason:
+            more[f"error {of} by rehearsal"] = (None, *(rehearsed.percent(v) for v in rehearsed.predicted))
     return Measurement(value, low, high, abs(value), more=more)
