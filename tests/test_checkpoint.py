@@ -33,7 +33,7 @@ def other(config: RunConfig, **changes) -> RunConfig:
 def family(tiny: RunConfig) -> list[RunConfig]:
     """A trunk to step 8, cooldowns from 9, 12 and 14, a constant rate to 18, a cosine, another seed that stops early."""
     return [tiny, other(tiny, steps=14), other(tiny, steps=20), other(tiny, schedule="constant", steps=18),
-            other(tiny, schedule="cosine", steps=15), other(tiny, seed=1, train_tokens=20, lr=0.1, patience=1)]
+            other(tiny, schedule="cosine", steps=15), other(tiny, seed=1, train_tokens=20, lr=5 * tiny.lr, patience=1)]
 
 
 def stopped(configs: list[RunConfig], step: int, state: bytes | None = None) -> Tape:
@@ -48,7 +48,7 @@ def assert_same_bits(tape: Tape, whole: Tape) -> None:
     """That all that was written is what the training that went through wrote, times apart."""
     for step, data in tape.written.items():
         (tensors, facts), (expected, expected_facts) = unpack(data), unpack(whole.written[step])
-        assert tensors.keys() == expected.keys() >= {"weights", "mean", "square", "average", "updates", "total"}
+        assert tensors.keys() == expected.keys() >= {"weights", "mean", "average", "updates", "total"}
         for name in tensors:
             assert tensors[name].dtype == expected[name].dtype and torch.equal(tensors[name], expected[name]), (step, name)
         for one, two in zip(facts["members"], expected_facts["members"], strict=True):
@@ -58,11 +58,11 @@ def assert_same_bits(tape: Tape, whole: Tape) -> None:
 # --- going on -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arch", ["transformer", "lstm", "rhn"])
-def test_a_training_that_was_stopped_goes_on_to_the_same_bits(tiny, arch):
+@pytest.mark.parametrize("changes", [{}, {"arch": "lstm"}, {"arch": "rhn"}, {"arch": "lstm", "optimiser": "sgd", "lr": 1.0}])
+def test_a_training_that_was_stopped_goes_on_to_the_same_bits(tiny, changes):
     """In the trunk, just before and after a branch leaves it, in cooldowns, after members have finished, between blocks of
     batches; and stopped twice."""
-    configs = family(other(tiny, arch=arch))
+    configs = family(other(tiny, **changes))
     whole = Tape()
     expected = trained(configs, whole)
     assert [last_constant_step(config) for config in configs[:3]] == [13, 8, 11]

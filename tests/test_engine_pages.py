@@ -86,11 +86,11 @@ def test_activations_are_what_a_step_keeps(engine):
 
 
 def test_state_is_what_the_optimiser_holds(engine):
-    from minitransformer.training.optimiser import AdamW
+    from minitransformer.training.optimiser import Optimiser
 
     model = Transformer(1, 30, 8, 1, 16, 1, 64)
     initialise(model, [0])
-    optimiser = AdamW(model, [RunConfig()], torch.device("cpu"))
+    optimiser = Optimiser(model, [RunConfig()], torch.device("cpu"))
     parameters = sum(p.numel() for p in model.parameters())
     gradients = parameters
     assert 4 * (gradients + sum(t.numel() for t in optimiser.state.values())) == engine.STATE * parameters

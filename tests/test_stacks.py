@@ -20,7 +20,7 @@ from minitransformer.training import loop
 from minitransformer.training.config import RunConfig
 from minitransformer.training.evaluation import evaluate, fixed_windows, gradient_norms, token_losses
 from minitransformer.training.loop import build_model, train
-from minitransformer.training.optimiser import AdamW
+from minitransformer.training.optimiser import Optimiser
 from minitransformer.training.schedules import evaluation_steps, last_constant_step, learning_rate, trunk_key
 from tape import Tape, all_taped, trained
 
@@ -116,7 +116,7 @@ def test_the_running_mean_of_the_weights_is_each_members_own_and_is_measured(tin
         torch.testing.assert_close(means[config.id, 10], mean, rtol=1e-12, atol=1e-12)
         assert not torch.equal(mean, weights[config.id, 10])
         model = build_model(config, runs[config].vocab_size).double()
-        AdamW(model, [config], torch.device("cpu"))._point(mean[None])
+        Optimiser(model, [config], torch.device("cpu"))._point(mean[None])
         assert evaluate(model, 1, windows).mean().item() == pytest.approx(runs[config].curve["val_loss"][0], rel=1e-12)
 
 
@@ -146,7 +146,7 @@ def test_the_seed_alone_decides_the_order_of_batches(tiny, monkeypatch):
 def at_step(config: RunConfig, tape: Tape, vocab_size: int, step: int) -> torch.nn.Module:
     """The member's model as it was after a step."""
     model = build_model(config, vocab_size).double()
-    AdamW(model, [config], torch.device("cpu"))._point(tape.rows(steps=[step])[config.id, step][None])
+    Optimiser(model, [config], torch.device("cpu"))._point(tape.rows(steps=[step])[config.id, step][None])
     return model
 
 
@@ -360,7 +360,7 @@ def test_trainings_of_one_trunk_have_the_same_rates_while_both_are_on_it(one, tw
 def test_nothing_that_changes_a_training_from_its_first_step_is_shared():
     base = RunConfig(d_model=48, n_head=2)
     changes = {"corpus": "x", "corpus_sha256": "x", "tokenizer": "byte", "arch": "lstm", "d_model": 96, "n_head": 1, "precision": "bfloat16",
-               "schedule": "constant", "eval_ratio": 1.75, "also_on": "sotu"}
+               "optimiser": "sgd", "schedule": "constant", "eval_ratio": 1.75, "also_on": "sotu"}
     for field in dataclasses.fields(RunConfig):
         value = changes.get(field.name, {int: 7, float: 0.77, bool: True}.get(type(field.default)))
         same = trunk_key(base) == trunk_key(other(base, **{field.name: value}))

@@ -16,7 +16,7 @@ from minitransformer.sweeps.store import run_table
 from minitransformer.training.config import RunConfig
 from minitransformer.training.evaluation import evaluate, fixed_windows, other_text, other_windows, token_losses
 from minitransformer.training.loop import Run, build_model, train
-from minitransformer.training.optimiser import AdamW
+from minitransformer.training.optimiser import Optimiser
 from minitransformer.training.schedules import evaluation_steps, learning_rate
 
 
@@ -53,7 +53,7 @@ def test_unknown_settings_are_refused():
 def test_every_field_but_the_default_changes_the_id():
     other = {str: "x", int: 7, float: 0.77, bool: True}
     base = RunConfig(d_model=49, n_head=7)
-    valid = {"arch": "lstm", "tokenizer": "byte", "schedule": "cosine", "precision": "bfloat16", "n_head": 1}
+    valid = {"arch": "lstm", "tokenizer": "byte", "schedule": "cosine", "precision": "bfloat16", "optimiser": "sgd", "n_head": 1}
     for field in dataclasses.fields(RunConfig):
         value = valid.get(field.name, other[type(field.default)] if field.name != "eval_ratio" else 3.0)
         assert dataclasses.replace(base, **{field.name: value}).id != base.id, field.name
@@ -150,25 +150,34 @@ def test_a_text_that_is_not_there_or_too_short_is_one_clear_line(tiny, foreign, 
 # --- the optimiser -----------------------------------------------------------------------------------------------
 
 
-def test_adamw_and_clipping_equal_pytorchs():
-    config = RunConfig(d_model=8, n_head=1, n_ctx=16, weight_decay=0.1, clip=0.5)
+def reference_of(name: str, groups: list[dict], config: RunConfig) -> torch.optim.Optimizer:
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=0.01, betas=(config.beta1, config.beta2), eps=1e-8)
+    return torch.optim.SGD(groups, lr=0.1, momentum=config.beta1)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_optimisers_and_clipping_equal_pytorchs(name):
+    decay = 0.1 if name == "adamw" else 0.0
+    config = RunConfig(d_model=8, n_head=1, n_ctx=16, weight_decay=decay, clip=0.5, optimiser=name)
     ours, theirs = (build_model(config, 20, K=1).double() for _ in range(2))
     initialise(ours, [3]), initialise(theirs, [3])
-    optimiser = AdamW(ours, [config], torch.device("cpu"))
+    optimiser = Optimiser(ours, [config], torch.device("cpu"))
     matrices = [m.weight for m in theirs.modules() if type(m).__name__ == "Linear"]
     rest = [p for p in theirs.parameters() if not any(p is m for m in matrices)]
-    reference = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}],
-                                  lr=0.01, betas=(config.beta1, config.beta2), eps=1e-8)
+    reference = reference_of(name, [{"params": matrices, "weight_decay": decay}, {"params": rest, "weight_decay": 0.0}], config)
+    before = [p.clone() for p in ours.parameters()]
     for step in range(20):
         batch = torch.randint(20, (1, 4, 17), generator=torch.Generator().manual_seed(step))
         for model in (ours, theirs):
             token_losses(model(batch[..., :-1]), batch[..., 1:]).mean().backward()
-        optimiser.step(torch.tensor([[0.01]], dtype=torch.float64))
+        optimiser.step(torch.tensor([[reference.param_groups[0]["lr"]]], dtype=torch.float64))
         torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
         reference.step()
         reference.zero_grad()
-    for a, b in zip(ours.parameters(), theirs.parameters()):
+    for a, b, start in zip(ours.parameters(), theirs.parameters(), before):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+        assert (a - start).abs().max() > 1e-3
 
 
 # --- the loop ----------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from ..models.layers import initialise, set_step
 from ..training.config import RunConfig
 from ..training.evaluation import evaluate, fixed_windows
 from ..training.loop import backward, build_model
-from ..training.optimiser import AdamW
+from ..training.optimiser import Optimiser
 from ..training.schedules import evaluation_steps, last_constant_step, trunk_key
 from .execute import of_workers
 from .grouping import Plan, Stack, cost
@@ -159,7 +159,7 @@ def _time_stack(config: RunConfig, K: int, where: torch.device) -> tuple[float, 
     corpus = load_corpus(config.corpus, config.tokenizer, config.vocab_size or None)
     model = build_model(config, corpus.vocab_size, K)
     initialise(model, list(range(K)))
-    optimiser = AdamW(model.to(where), [config] * K, where)
+    optimiser = Optimiser(model.to(where), [config] * K, where)
     windows = torch.from_numpy(fixed_windows(corpus.val, config.n_ctx, config.eval_tokens).astype(np.int64)).to(where)
     batch = windows[torch.arange(K * config.batch_size) % len(windows)].view(K, config.batch_size, -1)
     rates, seeds = torch.full((K, 1), 1e-4, device=where), torch.arange(K, dtype=torch.int32, device=where)[:, None]

@@ -15,6 +15,7 @@ from ..errors import UserError
 CHOICES = {
     "arch": ("transformer", "lstm", "rhn"),
     "tokenizer": ("byte", "char", "bpe", "word"),
+    "optimiser": ("adamw", "sgd"),
     "schedule": ("cosine", "cooldown", "constant"),
     "precision": ("float32", "bfloat16", "float64"),
 }
@@ -53,7 +54,8 @@ class RunConfig:
     warmup_steps: int = 50
     cooldown: float = 0.3           # share of the steps spent decaying, for schedule "cooldown"
     weight_decay: float = 0.0
-    beta1: float = 0.9
+    optimiser: str = "adamw"
+    beta1: float = 0.9              # for "sgd" the momentum
     beta2: float = 0.99
     clip: float = 1.0               # bound on the norm of each member's gradient
     average: float = 0.0            # measure the running mean of the weights over this share of the steps so far; 0: the last
@@ -135,4 +137,4 @@ class RunConfig:
         """Runs with equal keys have one shape and may share a stack."""
         return (self.corpus, self.corpus_sha256, self.tokenizer, self.vocab_size, self.arch, self.n_layer,
                 self.d_model, self.n_head, self.d_ff, self.n_ctx, self.tie_embeddings, self.batch_size,
-                self.dropout, self.precision, self.also_on, self.noise_batches, self.eval_tokens, self.average > 0, self.beta1, self.beta2)
+                self.dropout, self.precision, self.also_on, self.noise_batches, self.eval_tokens, self.average > 0, self.optimiser, self.beta1, self.beta2)

@@ -20,7 +20,7 @@ from ..models.layers import initialise
 from .config import RunConfig
 from .evaluation import fixed_windows
 from .loop import _Batches, _Update, build_model
-from .optimiser import AdamW
+from .optimiser import Optimiser
 from .schedules import learning_rate
 
 STEPS = (1, 2, 4, 8, 16)
@@ -48,7 +48,7 @@ def coordinate_check(configs: Sequence[RunConfig], steps: Sequence[int] = STEPS,
     corpus = load_corpus(first.corpus, first.tokenizer, first.vocab_size or None)
     model = build_model(first, corpus.vocab_size, len(rows))
     initialise(model, [config.seed for config in rows])
-    update = _Update(model, AdamW(model, rows, torch.device("cpu")), torch.from_numpy(corpus.train.astype(np.int64)),
+    update = _Update(model, Optimiser(model, rows, torch.device("cpu")), torch.from_numpy(corpus.train.astype(np.int64)),
                      rows, torch.zeros(len(rows), dtype=torch.float64))
     batches = [_Batches(config, config.train_tokens or len(corpus.train)) for config in rows]
     sample = torch.from_numpy(fixed_windows(corpus.val, first.n_ctx, sample_tokens)[:, :-1].astype(np.int64))

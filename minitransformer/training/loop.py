@@ -29,7 +29,7 @@ from .checkpoint import Checkpoint, pack, unpack
 from .config import RunConfig
 from .evaluation import evaluate, fixed_windows, gradient_norms, other_windows, token_losses
 from .machine import device_name, peak_flops, versions
-from .optimiser import AdamW
+from .optimiser import Optimiser, state_names
 from .run import Run
 from .schedules import evaluation_steps, last_constant_step, learning_rate, trunk_key
 
@@ -117,7 +117,7 @@ class _Update:
 
     WARM_UP = 3  # steps before the recording
 
-    def __init__(self, model: nn.Module, optimiser: AdamW, tokens: Tensor, rows: Sequence[RunConfig], total: Tensor):
+    def __init__(self, model: nn.Module, optimiser: Optimiser, tokens: Tensor, rows: Sequence[RunConfig], total: Tensor):
         first, where = rows[0], tokens.device
         self.model, self.optimiser, self.tokens, self.total = model, optimiser, tokens, total
         self.starts = torch.zeros(len(rows), first.batch_size, 1, dtype=torch.int64, device=where)
@@ -206,7 +206,7 @@ def train(configs: Sequence[RunConfig], device: str = "cpu",
     counted = sum(p[0].numel() for p in model.parameters())
     assert counted == sum(groups.values()), f"counted {counted} parameters, groups sum to {sum(groups.values())}"
     initialise(model, [config.seed for config in rows])
-    optimiser = AdamW(model.to(where), rows, where)
+    optimiser = Optimiser(model.to(where), rows, where)
     total = torch.zeros(len(rows), dtype=torch.float64, device=where)  # of each row's training losses
     if tensors:
         total = tensors.pop("total").to(where)
@@ -331,8 +331,7 @@ def _restore(data: bytes | None, configs: Sequence[RunConfig], size: int) -> tup
         tensors, facts = unpack(data)
         kept = {RunConfig.from_dict(member.pop("config")): member for member in facts["members"]}
         members = [_Member(config, **kept[config]) for config in configs]
-        names = ("weights", "mean", "square", *["average"] * (configs[0].average > 0))
-        if any(tensors[name].shape[1:] != (size,) for name in names) or tensors["updates"] != facts["step"] or "total" not in tensors:
+        if any(tensors[name].shape[1:] != (size,) for name in state_names(configs[0])) or tensors["updates"] != facts["step"] or "total" not in tensors:
             return None
         alive = sorted({m.row for m in members})
         for m in members:

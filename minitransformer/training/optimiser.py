@@ -1,4 +1,4 @@
-"""AdamW for a stack: each member with its own rate, clipping and weight decay."""
+"""AdamW and SGD for a stack: each member with its own rate, clipping and weight decay."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from ..models.layers import Linear
 from .config import RunConfig
 
 
-class AdamW:
-    """AdamW (Loshchilov & Hutter 2019) with per-member clipping, on one flat tensor (K, P).
+def state_names(config: RunConfig) -> list[str]:
+    """What the optimiser keeps of every weight: itself, running means of its gradient and of the square, perhaps its own."""
+    return ["weights", "mean", *["square"] * (config.optimiser == "adamw"), *["average"] * (config.average > 0)]
+
+
+class Optimiser:
+    """AdamW (Loshchilov & Hutter 2019), or SGD with momentum beta1, with per-member clipping, on one flat tensor (K, P).
 
     The model's parameters are views into that tensor, so a step is a handful of operations
     whatever the depth, each row has its own learning rate, and a row leaves the stack, or is
@@ -27,9 +32,7 @@ class AdamW:
         decayed = {m.weight for m in model.modules() if isinstance(m, Linear)}
         self.decays = torch.cat([torch.full((p[0].numel(),), float(p in decayed)) for p in self.parameters]).to(device)
         flat = torch.cat([p.detach().flatten(1) for p in self.parameters], dim=1).to(device)
-        self.state = {"weights": flat, "mean": torch.zeros_like(flat), "square": torch.zeros_like(flat)}
-        if configs[0].average:
-            self.state["average"] = flat.clone()
+        self.state = {name: flat.clone() if name in ("weights", "average") else torch.zeros_like(flat) for name in state_names(configs[0])}
 
         def column(values: Sequence[float]) -> Tensor:
             return torch.tensor(values, dtype=flat.dtype, device=device)[:, None]
@@ -37,7 +40,7 @@ class AdamW:
         self.settings = {name: column([getattr(c, name) for c in configs]) for name in ("average", "clip", "weight_decay")}
         self.decaying = any(c.weight_decay for c in configs)
         self.updates = torch.zeros((), dtype=torch.float64, device=device)
-        self._point(flat)
+        self._point(self.state["weights"])
 
     def _point(self, weights: Tensor) -> None:
         """Let the model's parameters be views into weights (K, P)."""
@@ -55,13 +58,16 @@ class AdamW:
         for p in self.parameters:
             p.grad = None
         grad *= (self.settings["clip"] / (grad.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.0)
-        (beta1, beta2), weights, mean, square = self.betas, *(self.state[name] for name in ("weights", "mean", "square"))
-        mean.lerp_(grad, 1 - beta1)
-        square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        denominator = (square / (1 - beta2**self.updates)).sqrt_().add_(1e-8)
+        (beta1, beta2), weights, mean = self.betas, self.state["weights"], self.state["mean"]
         if self.decaying:
             weights.mul_(1 - rates * self.settings["weight_decay"] * self.decays)
-        weights.sub_(mean.div(denominator).mul_(rates / (1 - beta1**self.updates)))
+        if "square" in self.state:
+            mean.lerp_(grad, 1 - beta1)
+            square = self.state["square"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+            denominator = (square / (1 - beta2**self.updates)).sqrt_().add_(1e-8)
+            weights.sub_(mean.div(denominator).mul_(rates / (1 - beta1**self.updates)))
+        else:
+            weights.sub_(mean.mul_(beta1).add_(grad) * rates)
         if "average" in self.state:
             self.state["average"].lerp_(weights, (1 / (self.settings["average"] * self.updates)).clamp(max=1.0))
 
@@ -81,7 +87,7 @@ class AdamW:
         self._point(self.state["weights"])
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from the state of another day: weights, mean, square (K, P), perhaps average, and the number of updates."""
+        """Go on from the state of another day: weights, mean (K, P), perhaps square and average, and the number of updates."""
         self.updates.copy_(tensors["updates"])
         self.state = {name: tensors[name].to(tensor) for name, tensor in self.state.items()}
         self._point(self.state["weights"])
