@@ -226,49 +226,68 @@ def costs_figure(runs: pd.DataFrame) -> Figure:
 
 
 def prediction_figure(runs: pd.DataFrame) -> Figure:
-    """Above: the small runs, those that no fit saw, and the target, foretold and measured. Below: the error of every form."""
-    found = prediction.foretell(runs)
-    with drawing(2, 1, (5.6, 6.6), height_ratios=[1.5, 1]) as (figure, (top, below)):
-        if found.small is None:
-            _nothing(top, found.reason)
+    """Above: the small runs, those that no fit saw, and the targets, foretold and measured. Below: the error of every way.
+
+    Foretold by the announced rule; where it refuses, the dearest target by rehearsal.
+    """
+    asked = [prediction.announced(runs, target) for target in prediction.targets(runs)] or [prediction.announced(runs)]
+    if not all(found.predicted for found in asked):
+        asked = [prediction.foretell(runs)]
+    with drawing(2, 1, (5.6, 7.2), height_ratios=[1.35, 1]) as (figure, (top, below)):
+        if asked[0].small is None:
+            _nothing(top, asked[0].reason)
             below.set_axis_off()
             return figure
         log(top)
-        points = prediction.points_of(runs)
-        fitted = points.merge(found.small[["N", "D"]], on=["N", "D"])
-        others = points[~points.set_index(["N", "D"]).index.isin(fitted.set_index(["N", "D"]).index)]
-        others = others[(others.N < found.target["N"]) | (others.C < found.target["C"])]
-        top.plot(others.C, others.loss, "o", mfc="none", mec=GREY, ms=4.5, ls="none")
-        top.plot(fitted.C, fitted.loss, "o", color=OURS, ms=4.5, ls="none")
-        top.plot(found.target["C"], found.measured, "*", color="black", ms=13, zorder=6)
-        texts = [("● small runs, which may be fitted", OURS), ("○ not looked at", GREY), ("★ the target, measured", "black")]
-        if found.predicted is not None:
+        points = prediction.points_of(runs).set_index(["N", "D"])
+        goals = [(found.target["N"], found.target["D"]) for found in asked]
+        fitted = points.index.isin(asked[0].small.set_index(["N", "D"]).index)
+        others = ~fitted & ~points.index.isin(goals)
+        top.plot(points.C[others], points.loss[others], "o", mfc="none", mec=GREY, ms=4.5, ls="none")
+        top.plot(points.C[fitted], points.loss[fitted], "o", color=OURS, ms=4.5, ls="none")
+        bars = []
+        for found in asked:
+            top.plot(found.target["C"], found.measured, "*", color="black", ms=13, zorder=6)
+            if found.predicted is None:
+                continue
             value, low, high = found.predicted
             top.errorbar(found.target["C"], value, [[value - low], [high - value]], fmt="D", mfc="white", color=HELD_OUT,
-                         capsize=6, ms=7, zorder=5)
-            texts.append(("◆ foretold, with 95 % interval", HELD_OUT))
-            for i, (form, error) in enumerate(found.errors.items()):
-                chosen = form == found.chosen.form
-                below.barh(i, error, color=HELD_OUT if chosen else GREY, height=0.55, alpha=0.9 if chosen else 0.55)
-            if found.predicted.low is not None:
-                at = list(found.errors).index(found.chosen.form)
-                ends = [found.percent(v) for v in (value, low, high)]
-                below.errorbar(ends[0], at, xerr=[[ends[0] - ends[1]], [ends[2] - ends[0]]], fmt="none", ecolor="black",
-                               capsize=4, lw=1.2)
-            below.set_yticks(range(len(found.errors)), [LABELS[form] for form in found.errors])
-            below.axvspan(-prediction.GOAL, prediction.GOAL, color=PAPER, alpha=0.14, lw=0)
-            below.axvline(0, color=GREY, lw=1.2)
-            below.invert_yaxis()
-            below.grid(axis="y", visible=False)
-            below.set_xlabel(f"foretold over measured, per cent (shade: {prediction.GOAL:g} %)")
-        else:
-            _nothing(below, found.reason)
+                         capsize=6, ms=9, zorder=5)
+            bars += _ways(found, runs)
         top.set(xlabel="compute, C = 6 N D (FLOPs)", ylabel=LOSS)
-        note(top, texts)
+        note(top, [("● small enough to be fitted", OURS), ("○ not looked at", GREY), ("★ a target, measured", "black"),
+                   *([("◆ foretold, with 95 % interval", HELD_OUT)] if bars else [])])
+        if not bars:
+            _nothing(below, asked[0].reason)
+            return figure
+        for i, (_, error, interval) in enumerate(bars):
+            below.barh(i, error, color=HELD_OUT if interval else GREY, height=0.6, alpha=0.9 if interval else 0.55)
+            if interval and i and not asked[0].choices:
+                below.axhline(i - 0.5, color=GREY, lw=0.8)
+            if interval:
+                below.errorbar(error, i, xerr=[[error - interval[0]], [interval[1] - error]], fmt="none", ecolor="black", capsize=4, lw=1.2)
+        below.set_yticks(range(len(bars)), [name for name, *_ in bars])
+        below.axvspan(-prediction.GOAL, prediction.GOAL, color=PAPER, alpha=0.14, lw=0)
+        below.axvline(0, color=GREY, lw=1.2)
+        below.invert_yaxis()
+        below.grid(axis="y", visible=False)
+        below.set_xlabel(f"foretold over measured, per cent (shade: {prediction.GOAL:g} %)")
     return figure
 
 
-LABELS = {"chinchilla": "L(N, D), Chinchilla", "kaplan-nd": "L(N, D), Kaplan", "L(N)": "L(N)", "L(C)": "L(C)"}
+LABELS = {"chinchilla": "L(N, D), Chinchilla", "kaplan-nd": "L(N, D), Kaplan", prediction.FLOOR: "Kaplan, with a floor", "L(N)": "L(N)",
+          "L(C)": "L(C)"}
+
+
+def _ways(found: prediction.Foretold, runs: pd.DataFrame) -> list[tuple[str, float, tuple[float, float] | None]]:
+    """A bar for each way to foretell one target: name, error in per cent, and the interval of the one that was promised."""
+    interval = tuple(found.percent(v) for v in (found.predicted.low, found.predicted.high))
+    if found.choices:
+        return [(LABELS[form], error, interval if form == found.chosen.form else None) for form, error in found.errors.items()]
+    rehearsed = prediction.foretell(runs, (found.target["N"], found.target["D"]))
+    ways = [(f"N = {plain(found.target['N'])}: the mean", found.error, interval)]
+    ways += [(LABELS[form], error, None) for form, error in found.errors.items()]
+    return ways + [("by rehearsal", rehearsed.error, None)] * (not rehearsed.reason)
 
 
 CLAIMS = {"kaplan.allocation": frontier_figure, "kaplan.convergence": convergence_figure, "kaplan.prediction": prediction_figure}
