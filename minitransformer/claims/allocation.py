@@ -13,13 +13,13 @@ from ..laws import batch, formulas, frontier
 from ..laws.fit import fit
 from ..laws.frontier import NOTHING
 from ..laws.law import Estimate, Law
-from ..laws.uncertainty import LEVEL
 from . import convergence, disagreement, prediction
 from .critical import critical_law
 from .crossing import FEWEST, counted, crossings, growth, mean_points, overtaking
 from .curves import decayed_ends, of_spec
 from .definition import Definition, Measurement
 from .efficiency import steps_law
+from .regression import split_exponent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,27 +163,6 @@ def chinchilla(runs: pd.DataFrame, count: str = "N") -> Ways:
     }
     reasons = {name: reasons[name] for name, estimate in found.items() if estimate.value is None}
     return Ways(**found, reasons=reasons, points=mean_points(seeds), slices=slices, minima=minima, best_runs=frontier.argmin(slices), law=law)
-
-
-def split_exponent(law: Law) -> Estimate:
-    """a = beta / (alpha + beta) of a fitted law of N and D (Hoffmann et al. 2022, eq. 4), with the bootstrap's interval."""
-    if not law.ok or any(law.parameters[name].value is None for name in ("alpha", "beta")):
-        return NOTHING
-    curve = law.engine
-    rows = [curve.form.theta.index(name) for name in ("alpha", "beta")]
-
-    def share(theta, covariance):
-        alpha, beta = theta[..., rows[0]], theta[..., rows[1]]
-        gradient = np.stack([-beta, alpha], -1) / (alpha + beta)[..., None] ** 2
-        block = covariance[..., rows, :][..., rows]
-        return beta / (alpha + beta), np.sqrt(np.maximum(np.einsum("...i,...ij,...j->...", gradient, block, gradient), 0))
-
-    value, error = share(curve.theta, curve.covariance)
-    drawn, errors = share(curve.draws, curve.covariances)
-    with np.errstate(all="ignore"):
-        q = np.quantile(np.nan_to_num(np.abs(drawn - value) / errors, nan=np.inf, posinf=1e300), LEVEL)
-    half = float(q * error)
-    return Estimate(float(value), float(value) - half, float(value) + half) if half < frontier.WIDEST else NOTHING
 
 
 # --- the claims --------------------------------------------------------------------------------------------------

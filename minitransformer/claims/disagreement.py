@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..laws import frontier
+from ..laws.fit import fit
 from ..laws.formulas import FLOPS
 from ..laws.frontier import NOTHING
 from ..laws.law import Estimate, Law
 from .curves import of_spec
 from .definition import complete
+from .regression import split_exponent
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BUDGETS = 8  # at which each step is read
 AROUND = 3   # sizes on either side of the best one that its parabola goes through
+WARMED = 5   # warm-ups: shorter runs of a vocabulary have learnt next to nothing
 
 
 # --- one change at a time ----------------------------------------------------------------------------------------
@@ -142,8 +145,9 @@ def price_of_one_rate(runs: pd.DataFrame) -> pd.DataFrame:
 class Vocabulary:
     """One vocabulary's runs. width_share: (N_total - N) / N^(1/2), which depends on the vocabulary alone at a fixed depth.
 
-    a, a_total: exponents of the best size without and with embeddings, from parabolas; N: the best sizes a runs through, ends;
-    expected: the mean exponent between those by Pearce & Song's argument; points: N, D, C, loss per character.
+    a, a_total: exponents of the best size without and with embeddings, beta / (alpha + beta) of Chinchilla's law fitted to the same
+    runs in either count; N: the smallest and largest size trained; expected: the mean exponent between those by Pearce & Song's
+    argument; points: N, N_total, D, C, C_total, loss per character of what was fitted; reason: why there is no a.
     """
 
     name: str
@@ -151,7 +155,7 @@ class Vocabulary:
     width_share: float
     a: Estimate
     a_total: Estimate
-    N: tuple[float, float] | None
+    N: tuple[float, float]
     expected: Estimate
     points: pd.DataFrame
     reason: str = ""
@@ -173,19 +177,16 @@ def vocabularies(runs: pd.DataFrame, law: Law | None = None, bytes_per_character
 
 
 def _vocabulary(group: pd.DataFrame, law: Law | None) -> Vocabulary:
+    group = group[group.steps >= WARMED * group.warmup_steps]
     share = float(np.median((group.N_total - group.N) / np.sqrt(group.N)))
-    found = {}
-    for count in ("N", "N_total"):
-        rows = {"N": group[count].to_numpy(float), "D": group.D.to_numpy(float), "loss": group.loss_per_character.to_numpy(float)}
-        found[count] = frontier.parabolas(around(frontier.iso_flops({**rows, "C": FLOPS * rows["N"] * rows["D"]})))
-    size = found["N"].size
-    ends = (float(size.N.min()), float(size.N.max())) if size is not None else None
-    exponent = lambda f: f.size.a if f.size is not None else NOTHING
-    expected = _expected(law, share, ends) if law is not None and ends is not None else NOTHING
+    laws = {count: fit("chinchilla", group.loss_per_character, N=group[count], D=group.D) for count in ("N", "N_total")}
+    ends = (float(group.N.min()), float(group.N.max()))
+    expected = _expected(law, share, ends) if law is not None else NOTHING
     name = {"byte": "bytes", "char": "characters"}.get(group.tokenizer.iloc[0], f"BPE {int(group.vocab_size.iloc[0]):,}")
     points = group[["N", "N_total", "D", "C", "C_total", "loss_per_character", "characters"]]
-    return Vocabulary(name, int(group.vocab_size.iloc[0]), share, exponent(found["N"]), exponent(found["N_total"]), ends,
-                      expected, points, found["N"].reason)
+    a = split_exponent(laws["N"])
+    return Vocabulary(name, int(group.vocab_size.iloc[0]), share, a, split_exponent(laws["N_total"]), ends, expected, points,
+                      "" if a.value is not None else laws["N"].reason or "the exponents are not identified")
 
 
 def local_exponent(N, omega: float, alpha: float, beta: float, power: float = 1 / 2):

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import t as student
 
-from ..laws.law import Estimate
+from ..laws import frontier
+from ..laws.frontier import NOTHING
+from ..laws.law import Estimate, Law
+from ..laws.uncertainty import LEVEL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,3 +52,24 @@ def seed_noise(runs: pd.DataFrame, keys: list[str], loss: str = "loss") -> tuple
     groups = [np.log(group.to_numpy(float)) for _, group in runs.groupby(keys)[loss]]
     free = sum(len(g) - 1 for g in groups)
     return (float(np.sqrt(sum(((g - g.mean()) ** 2).sum() for g in groups) / free)), free) if free else (float("nan"), 0)
+
+
+def split_exponent(law: Law) -> Estimate:
+    """a = beta / (alpha + beta) of a fitted law of N and D (Hoffmann et al. 2022, eq. 4), with the bootstrap's interval."""
+    if not law.ok or any(law.parameters[name].value is None for name in ("alpha", "beta")):
+        return NOTHING
+    curve = law.engine
+    rows = [curve.form.theta.index(name) for name in ("alpha", "beta")]
+
+    def share(theta, covariance):
+        alpha, beta = theta[..., rows[0]], theta[..., rows[1]]
+        gradient = np.stack([-beta, alpha], -1) / (alpha + beta)[..., None] ** 2
+        block = covariance[..., rows, :][..., rows]
+        return beta / (alpha + beta), np.sqrt(np.maximum(np.einsum("...i,...ij,...j->...", gradient, block, gradient), 0))
+
+    value, error = share(curve.theta, curve.covariance)
+    drawn, errors = share(curve.draws, curve.covariances)
+    with np.errstate(all="ignore"):
+        q = np.quantile(np.nan_to_num(np.abs(drawn - value) / errors, nan=np.inf, posinf=1e300), LEVEL)
+    half = float(q * error)
+    return Estimate(float(value), float(value) - half, float(value) + half) if half < frontier.WIDEST else NOTHING

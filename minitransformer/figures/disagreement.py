@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from minitransformer import papers
 from minitransformer.claims import disagreement
-from minitransformer.laws.law import Estimate, Law
+from minitransformer.laws.law import Estimate
 
-from .style import GREY, OURS, PAPER, SERIES, drawing, log, note
+from .style import HELD_OUT, OURS, PAPER, drawing, note
 
 DASHED = (0, (5, 3))
 
@@ -54,32 +53,21 @@ def steps_figure(found: Sequence[disagreement.Stepped]) -> Figure:
     return exponents_figure(rows, "exponent of the best size in compute", "our runs", "Porian et al. 2024")
 
 
-def vocabulary_figure(found: Sequence[disagreement.Vocabulary], law: Law | None = None) -> Figure:
-    """The exponent of the best size without embeddings for each vocabulary, against that size, and what embeddings alone predict.
-
-    Bars: measured, over the range of best sizes and with its 95 % interval. Lines: the local exponent that Pearce & Song's
-    argument makes of `law`. The grey line is the law's exponent with all parameters counted.
-    """
-    with drawing() as (figure, (axis,)):
-        log(axis, "x")
-        N = np.geomspace(100, 1e7, 200)
-        alpha, beta = ((law.parameters[name].value for name in ("alpha", "beta")) if law is not None and law.ok else (None, None))
-        texts = []
-        for vocabulary, colour in zip(found, SERIES):
-            if alpha:
-                axis.plot(N, disagreement.local_exponent(N, vocabulary.width_share, alpha, beta), color=colour, lw=1.3, ls=DASHED)
-            a = vocabulary.a
-            if a.value is not None:
-                low, high = vocabulary.N
-                axis.errorbar(np.sqrt(low * high), a.value, [[a.value - a.low], [a.high - a.value]], fmt="o", color=colour,
-                              capsize=4, ms=6, zorder=5)
-                axis.plot([low, high], [a.value, a.value], color=colour, lw=2.4)
-            texts.append((f"● {vocabulary.name}" if a.value is not None else f"{vocabulary.name}: not identified", colour))
-        if alpha:
-            axis.axhline(beta / (alpha + beta), color=GREY, lw=1.2)
-            texts.append(("dashed: expected; grey: all parameters", GREY))
-        axis.set(xlabel="best size, N without embeddings", ylabel="exponent of the best size")
-        low, high = axis.get_ylim()
-        axis.set_ylim(low, high + 0.075 * len(texts) * (high - low))
-        note(axis, texts)
+def vocabulary_figure(found: Sequence[disagreement.Vocabulary]) -> Figure:
+    """The exponent of the best size for each vocabulary, from the same runs: without and with embeddings, and what they explain."""
+    with drawing(1, 1, (5.6, 0.9 + 0.95 * len(found))) as (figure, (axis,)):
+        for i, v in enumerate(found):
+            for estimate, place, colour, mark in ((v.a, -0.2, OURS, "o"), (v.a_total, 0.2, HELD_OUT, "s"), (v.expected, 0.0, PAPER, "D")):
+                if estimate.value is None:
+                    continue
+                if mark != "D":
+                    axis.plot([estimate.low, estimate.high], [i + place] * 2, color=colour, lw=1.8)
+                axis.plot(estimate.value, i + place, mark, color=colour, mfc=colour if mark != "D" else "white", ms=6, zorder=5)
+        axis.set_yticks(range(len(found)), [v.name if v.a.value is not None else f"{v.name}\nnot identified" for v in found])
+        axis.set_ylim(len(found) - 0.5, -1.45)
+        axis.grid(axis="y", visible=False)
+        axis.set_xlabel("exponent of the best size in compute")
+        axis.margins(x=0.08)
+        note(axis, [("● counted without embeddings", OURS), ("■ all parameters counted", HELD_OUT),
+                    ("◇ without, as expected from embeddings alone", PAPER)])
     return figure
