@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minitransformer.data.cache import progress
-from minitransformer.data.splits import Files, Parts, WrongFile, divide
+from minitransformer.data.splits import Files, Parts, WrongFile, divide, mixed
 
 LARGEST_SIDE = 256
 MNIST1D_EXAMPLES = 20_000
@@ -43,7 +43,7 @@ def from_folders(files: Files) -> Parts:
     if not 2 <= len(classes) <= 256:
         raise WrongFile(f"{len(classes)} class{'es' * (len(classes) != 1)} of images: between 2 and 256 folders, one for each, are needed")
     target = np.array([classes.index(label) for label in labels])
-    return _parts(np.stack(pixels), target, (train, val or rows["val"], test or rows["test"]), classes)
+    return _parts(np.stack(pixels), target, (train, val or mixed(rows["val"]), test or mixed(rows["test"])), classes)
 
 
 def digits(files: Files) -> Parts:

