@@ -40,21 +40,26 @@ def mixed(rows: Iterable[int]) -> list[int]:
 def divide(groups: Sequence[Sequence[int]], val: int, test: int) -> tuple[list[int], list[int], list[int]]:
     """Rows of training, validation and test: whole groups are drawn until the last two have so many rows or a few more.
 
-    The rows of each are then shuffled one by one, so that any prefix of them is a random subset.
-    Raises: WrongFile when there are fewer than 30 rows.
+    A group of more rows than either is training. The rows of each split are then shuffled one by one, so that any prefix
+    of them is a random subset.
+
+    Raises: WrongFile when there are fewer than 30 rows, or when too few are in groups that can be drawn.
     """
     if (n := sum(map(len, groups))) < LEAST_EXAMPLES:
         raise WrongFile(f"too few examples: {n}, and at least {LEAST_EXAMPLES} are needed")
-    order = shuffled(len(groups))
+    order = [i for i in shuffled(len(groups)) if len(groups[i]) <= max(val, test)]
 
     def draw(size: int) -> list[int]:
         rows: list[int] = []
         while len(rows) < size:
+            if not order:
+                raise WrongFile(f"too many examples are joined to one another by equal sides: of {n} no {val + test} can be held out")
             rows += groups[order.pop()]
         return rows
 
     of_test, of_val = draw(test), draw(val)
-    return mixed(row for i in order for row in groups[i]), mixed(of_val), mixed(of_test)
+    drawn = {*of_test, *of_val}
+    return mixed(row for group in groups for row in group if row not in drawn), mixed(of_val), mixed(of_test)
 
 
 def components(pairs: Iterable[tuple[Hashable, Hashable]]) -> Iterator[list[int]]:
