@@ -107,6 +107,12 @@ def test_groups_stay_whole_and_no_row_is_lost(sizes, val, test):
     assert all(len([part for part in parts if set(group) & set(part)]) == 1 for group in groups)
 
 
+def test_a_group_too_large_to_be_held_out_is_trained_on():
+    groups = [list(range(n, n + 20)) for n in range(0, 100, 20)] + [[row] for row in range(100, 120)]
+    train, val, test = splits.divide(groups, 7, 7)
+    assert len(val) == len(test) == 7 and set(range(100)) < set(train)
+
+
 sides = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=30)
 
 
@@ -405,6 +411,15 @@ def test_the_vocabulary_is_the_commonest_symbols_of_the_training_split(tatoeba, 
     small = load_examples("tatoeba")
     assert [len(small.symbols[side]) for side in ("input", "target")] == [9, 8]
     assert (small.train["input"] == 3).any() and small.train["input"].max() == 8
+
+
+def test_sentences_that_differ_only_in_their_marks_stand_in_one_split(tmp_path):
+    file = tmp_path / "pairs.tsv"
+    lines = [f"{verb} the {noun}{mark}\t{i} {j} {mark}" for i, verb in enumerate("abcdefgh") for j, noun in enumerate("klmnop") for mark in ".!?"]
+    file.write_text("\n".join([*lines, "?!\t...", "!\t??"]))
+    loaded = load_examples(file)
+    assert disjoint(*([line.replace("!", ".").replace("?", ".") for line in sentences(loaded, split, "target")] for split in SPLITS))
+    assert sum(len(getattr(loaded, split)["input"]) for split in SPLITS) == 8 * 6 * 3 + 2
 
 
 words = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=3).map(tuple)
