@@ -653,6 +653,12 @@ def test_words_are_spoken_and_each_stands_in_one_split(few_words):
     assert 15 < loaded.train["frames"].min() and loaded.train["frames"].max() <= 101
 
 
+def test_words_that_take_too_long_are_left_out(few_words, monkeypatch):
+    monkeypatch.setattr(synthesis, "LONGEST", 0.5)
+    loaded = load_examples("espeak")
+    assert 40 < sum(len(getattr(loaded, split)["target"]) for split in SPLITS) < 100 and loaded.train["frames"].max() <= 51
+
+
 def test_the_recipe_is_the_pinned_one_and_has_every_voice():
     source = sources.SOURCES["espeak"]
     ((name, content),) = source.files([])
