@@ -55,6 +55,7 @@ class Source:
     archives: tuple[Archive, ...] = ()
     built: str = ""
     package: str = ""
+    domain: str = "text"
 
     def available(self) -> bool:
         """Whether the data is here already, so that no network is needed."""
