@@ -7,8 +7,17 @@ backward pass is counted as two forward passes (Kaplan et al. 2020, §2.1).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 EMBEDDING_GROUPS = ("token_embedding", "position_embedding")
+
+
+class Example(NamedTuple):
+    """What one example of a data set holds, padding included; of text nothing."""
+
+    input: tuple[int, ...] = ()  # its axes: (channels, height, width), (channels, length), (length,) of symbols, (frames, bands)
+    symbols: int = 0             # how many there are that its input is made of; 0 where that is of numbers
+    length: int = 1              # symbols of its target that are predicted
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,7 @@ class Shape:
     d_ff: int = 0
     d_attn: int = 0
     tie_embeddings: bool = False
+    example: Example = Example()
 
     @property
     def feedforward(self) -> int:
@@ -83,6 +93,11 @@ def forward_flops(shape: Shape) -> dict[str, int]:
     else:
         flops["recurrent"] = 2 * groups["recurrent"]
     return flops
+
+
+def widest(shape: Shape) -> int:
+    """Numbers in the widest activation of one token or, of what reads examples, of one of these."""
+    return shape.feedforward
 
 
 def training_flops(shape: Shape) -> dict[str, int]:
