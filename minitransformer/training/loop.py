@@ -23,6 +23,7 @@ from ..data.text import Corpus, load_corpus
 from ..errors import UserError
 from ..models.layers import initialise, set_step
 from ..models.lstm import LSTM
+from ..models.resnet import ResNet
 from ..models.rhn import RHN
 from ..models.transformer import Transformer
 from .checkpoint import Checkpoint, pack, unpack
@@ -54,6 +55,9 @@ def build_model(config: RunConfig, vocab_size: int, K: int = 1, example: account
     if config.arch == "transformer":
         return Transformer(K, vocab_size, config.n_ctx, config.n_layer, config.d_model, config.n_head,
                            config.d_feedforward, config.tie_embeddings, config.dropout)
+    if config.arch == "resnet":
+        channels, *places = example.input
+        return ResNet(K, vocab_size, channels, len(places), config.n_layer, config.d_model, config.dropout)
     recurrent = {"lstm": LSTM, "rhn": RHN}[config.arch]
     return recurrent(K, vocab_size, config.n_layer, config.d_model, config.tie_embeddings, config.dropout)
 
