@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 EMBEDDING_GROUPS = ("token_embedding", "position_embedding")
+WINDOW = 11  # frames that a convolution over time sees at once (models/layers.py, Strided)
 
 
 class Example(NamedTuple):
@@ -49,7 +50,7 @@ def parameters(shape: Shape) -> dict[str, int]:
 
     Transformer: Kaplan et al. 2020, Table 1. LSTM: Hestness et al. 2019, 8 h² l and 2 h v. Recurrent highway network
     (Zilly et al. 2017, §4, carry gate 1 - t): R_H and R_T of each of n_layer micro-steps, and W_H and W_T of the first.
-    Of what reads examples see models/resnet.py.
+    Of what reads examples see models/resnet.py, seq2seq.py and ctc.py.
     """
     s = shape
     if s.arch in EXAMPLES:
@@ -108,6 +109,9 @@ def widest(shape: Shape) -> int:
     s = shape
     if s.arch == "resnet":
         return s.d_model * math.prod(s.example.input[1:])
+    if s.arch in EXAMPLES:
+        steps = _source(s)[0]
+        return max(2 * 4 * s.d_model * steps, s.vocab_size * (s.example.length if s.arch == "seq2seq" else steps))
     return s.feedforward
 
 
@@ -152,4 +156,36 @@ def _resnet(s: Shape) -> dict[str, Parts]:
     return {"convolution": Parts(weights, flops), "convolution_bias": Parts(biases), "head": Parts(width * s.vocab_size, 2 * width * s.vocab_size)}
 
 
-EXAMPLES = {"resnet": _resnet}
+def _source(s: Shape) -> tuple[int, dict[str, Parts]]:
+    """Steps of the input as an encoder reads it, and what brings them to its width."""
+    if s.example.symbols:
+        return s.example.input[0], {"token_embedding": Parts(s.example.symbols * s.d_model)}
+    frames, bands = s.example.input
+    weights, steps = bands * WINDOW * s.d_model, -(-frames // 2)
+    return steps, {"convolution": Parts(weights, 2 * weights * steps)}
+
+
+def _lstm(s: Shape, directions: int, steps: int) -> tuple[Parts, Parts]:
+    """Weights and biases of n_layer layers."""
+    layers = s.n_layer * directions
+    return Parts(layers * 8 * s.d_model**2, 2 * layers * 8 * s.d_model**2 * steps), Parts(layers * 4 * s.d_model)
+
+
+def _seq2seq(s: Shape) -> dict[str, Parts]:
+    (steps, groups), d, said = _source(s), s.d_model, s.example.length
+    groups["token_embedding"] = Parts(groups.get("token_embedding", Parts(0)).parameters + s.vocab_size * d)
+    groups["encoder"], groups["encoder_bias"] = _lstm(s, 2, steps)
+    groups["decoder"], groups["decoder_bias"] = _lstm(s, 1, said)
+    groups["summary"] = Parts(d * d, 2 * d * d)
+    groups["attention"] = Parts(3 * d * d, 2 * 3 * d * d * said)
+    groups["scores"] = Parts(0, 2 * 2 * steps * d * said)
+    return {**groups, "head": Parts(d * s.vocab_size, 2 * d * s.vocab_size * said)}
+
+
+def _ctc(s: Shape) -> dict[str, Parts]:
+    steps, groups = _source(s)
+    groups["recurrent"], groups["recurrent_bias"] = _lstm(s, 2, steps)
+    return {**groups, "head": Parts(s.d_model * s.vocab_size, 2 * s.d_model * s.vocab_size * steps)}
+
+
+EXAMPLES = {"resnet": _resnet, "seq2seq": _seq2seq, "ctc": _ctc}

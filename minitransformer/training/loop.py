@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from .. import accounting
 from ..data.text import Corpus, load_corpus
 from ..errors import UserError
+from ..models.ctc import CTC
 from ..models.layers import initialise, set_step
 from ..models.lstm import LSTM
 from ..models.resnet import ResNet
 from ..models.rhn import RHN
+from ..models.seq2seq import Seq2Seq
 from ..models.transformer import Transformer
 from .checkpoint import Checkpoint, pack, unpack
 from .config import RunConfig
@@ -58,6 +60,10 @@ def build_model(config: RunConfig, vocab_size: int, K: int = 1, example: account
     if config.arch == "resnet":
         channels, *places = example.input
         return ResNet(K, vocab_size, channels, len(places), config.n_layer, config.d_model, config.dropout)
+    if config.arch == "seq2seq":
+        return Seq2Seq(K, vocab_size, example.symbols or example.input[-1], bool(example.symbols), config.n_layer, config.d_model, config.dropout)
+    if config.arch == "ctc":
+        return CTC(K, vocab_size, example.input[-1], config.n_layer, config.d_model, config.dropout)
     recurrent = {"lstm": LSTM, "rhn": RHN}[config.arch]
     return recurrent(K, vocab_size, config.n_layer, config.d_model, config.tie_embeddings, config.dropout)
 

@@ -18,6 +18,7 @@ from ..data.examples import Examples
 from ..data.sources import domain_of
 from ..data.text import Corpus, load_corpus
 from ..errors import UserError
+from ..models.ctc import ctc_losses, edit_distance, letters_of
 from .config import READS, RunConfig
 from .evaluation import token_losses
 
@@ -86,7 +87,7 @@ def measuring_flops(config: RunConfig, shape: Shape) -> int:
 def task_of(configs: Sequence[RunConfig], where: torch.device) -> Task:
     """The task of a stack of configs that read examples."""
     data = load_data(configs[0])
-    kind = {"images": Images, "translation": Sentences, "speech": Sentences}[data.domain]
+    kind = {"images": Images, "translation": Sentences, "speech": Transcripts if configs[0].arch == "ctc" else Sentences}[data.domain]
     return kind(configs, data, where)
 
 
@@ -180,3 +181,15 @@ class Sentences(_Answers):
     def answers(self, model, batch):
         said, targets = batch["target"][..., :-1], batch["target"][..., 1:]
         return model(batch["input"], said, batch.get("frames")), targets, targets != PAD
+
+
+class Transcripts(_Drawn):
+    """Letters without their places in time (CTC): `error` is the edit distance of the likeliest path's letters, per letter of the target."""
+
+    def judge(self, model, batch, only_loss=False):
+        outputs = model(batch["input"], batch["frames"])
+        targets = batch["target"]
+        found = {"val_loss": ctc_losses(outputs, targets)}
+        if not only_loss:
+            found["error"] = edit_distance(letters_of(outputs), targets)
+        return {name: value.sum(dim=1) for name, value in found.items()}, (targets != PAD).sum(dim=(1, 2))
