@@ -18,7 +18,8 @@ from minitransformer import accounting
 from minitransformer.data import examples
 from minitransformer.data.sources import SOURCES
 from minitransformer.errors import UserError
-from minitransformer.models.ctc import CTC, Outputs, ctc_losses, edit_distance, letters_of, library, over_paths, transcribe
+from minitransformer.laws.design import design
+from minitransformer.models.ctc import Outputs, ctc_losses, edit_distance, letters_of, library, over_paths, transcribe
 from minitransformer.models.layers import initialise
 from minitransformer.models.lstm import Bidirectional
 from minitransformer.models.seq2seq import translate
@@ -28,10 +29,11 @@ from minitransformer.sweeps.spent import spent
 from minitransformer.sweeps.store import RunStore, run_table
 from minitransformer.sweeps.timing import measure_rates
 from minitransformer.training.config import RunConfig
+from minitransformer.training.coordinates import coordinate_check
 from minitransformer.training.evaluation import gradient_norms
 from minitransformer.training.loop import build_model, task_for, train
 from minitransformer.training.optimiser import Optimiser
-from minitransformer.training.tasks import load_data, measured, shape_of
+from minitransformer.training.tasks import measured, shape_of
 from small_examples import glyphs, morse, numbers
 from tape import Stopped, Tape, all_taped, trained
 from terminal import command
@@ -189,6 +191,17 @@ def test_all_examples_are_measured_where_there_are_fewer_than_asked_for(arch, co
     assert torch.equal(few.val["target"], task.val["target"][[0, (there - 1) // 2, there - 1]])
 
 
+@pytest.mark.parametrize("arch, corpus", KINDS)
+def test_only_the_training_examples_asked_for_are_seen(arch, corpus, monkeypatch):
+    """With every later one replaced, a run on the first 20 is unchanged to the bit; one on more is not."""
+    few, more = config(arch, corpus, train_tokens=20, steps=8), config(arch, corpus, train_tokens=60, steps=8)
+    before = [trained([one])[one].curve for one in (few, more)]
+    data = DATA[corpus]
+    swapped = {name: np.concatenate([array[:20], np.repeat(array[:1], len(array) - 20, axis=0)]) for name, array in data.train.items()}
+    monkeypatch.setitem(DATA, corpus, dataclasses.replace(data, train=swapped))
+    assert [trained([one])[one].curve == curve for one, curve in zip((few, more), before)] == [True, False]
+
+
 def test_the_errors_of_images_are_ranks():
     logits = torch.tensor([[[9.0, 8, 7, 6, 5, 4, 3, 2, 1, 0]] * 4])
     batch = {"input": torch.zeros(1, 4, 1, 12, 12), "target": torch.tensor([[0, 4, 5, 9]])}
@@ -234,7 +247,7 @@ def test_a_resnet_is_the_papers(corpus):
 
 
 def test_the_paper_counts_its_own_parameters():
-    """ResNet-20 on CIFAR has 0.27 million parameters, ResNet-56 0.85 million (He et al. 2016, Table 6); and 41 million products (0.04 GFLOPs)."""
+    """ResNet-20 on CIFAR has 0.27 million parameters, ResNet-56 0.85 million (He et al. 2016, Table 6); ResNet-20 takes 41 million multiplications."""
     for n_layer, millions in ((3, 0.27), (5, 0.46), (9, 0.85)):
         shape = accounting.Shape("resnet", n_layer, 16, 10, 128, example=accounting.Example((3, 32, 32)))
         assert sum(accounting.parameters(shape).values()) / 1e6 == pytest.approx(millions, abs=0.01)
@@ -393,10 +406,10 @@ def learnt(base: RunConfig):
     return next(train([other(base, precision="float32", eval_tokens=1000)]))
 
 
-@pytest.mark.parametrize("corpus, steps", [("glyphs", 150), ("signals", 300)])
+@pytest.mark.parametrize("corpus, steps", [("glyphs", 250), ("signals", 300)])
 def test_a_resnet_learns_to_read_digits(corpus, steps):
     run = learnt(config("resnet", corpus, d_model=8, steps=steps, batch_size=32))
-    assert run.curve["error"][-1] < {"glyphs": 0.1, "signals": 0.4}[corpus] and run.curve["error5"][-1] <= run.curve["error"][-1]
+    assert run.curve["error"][-1] < {"glyphs": 0.1, "signals": 0.5}[corpus] and run.curve["error5"][-1] <= run.curve["error"][-1]
 
 
 def test_a_translator_learns_to_say_numbers(monkeypatch):
@@ -485,5 +498,9 @@ def test_what_does_not_fit_is_one_clear_line():
         if not wrong.train_tokens:
             with pytest.raises(UserError, match=words):
                 stack_cost([wrong])
+    with pytest.raises(UserError, match="a design is for models of language: arch 'resnet' reads other data"):
+        design(1.0, settings={"arch": "resnet", "corpus": "glyphs"})
+    with pytest.raises(UserError, match="a coordinate check takes Transformers"):
+        coordinate_check([config("resnet", "glyphs")])
     with pytest.raises(UserError, match="also_on is for models of language"):
         config("resnet", "glyphs", also_on="sotu")

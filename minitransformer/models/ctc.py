@@ -1,4 +1,4 @@
-"""A speech recogniser that needs no alignment, as a stack of K members: Deep Speech 2 in small (Amodei et al. 2016, §3).
+"""A speech recogniser that needs no alignment, as a stack of K members: Deep Speech 2 in small (Amodei et al. 2016).
 
 A convolution over time, bidirectional LSTM layers, and for every second frame a distribution over letters and a blank. The
 loss is that of all paths which are the target once repeated letters are merged and blanks dropped (CTC, Graves et al. 2006).
@@ -57,8 +57,7 @@ def library(logs: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
 
 
 def over_paths(logs: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-    """The same by the equations as they stand (Graves et al. 2006, eq. 6 to 8): the library's asks the processor for lengths, so no card can
-    record it."""
+    """The same by the equations as they stand (Graves et al. 2006, §4.1), which a card can record: the library's waits for the lengths."""
     path = torch.zeros(len(labels), 2 * labels.shape[1] + 1, dtype=torch.int64, device=labels.device)  # the target between blanks
     path[:, 1::2] = labels
     emitted = logs.gather(2, path[:, None].expand(-1, logs.shape[1], -1))

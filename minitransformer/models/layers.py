@@ -38,7 +38,7 @@ class Linear(nn.Module):
 
 
 class Strided(Linear):
-    """A convolution over time: a rectified matrix for every second frame and those around it (Amodei et al. 2016, §3.4)."""
+    """A convolution over time: a rectified matrix for every second frame and those around it (Amodei et al. 2016)."""
 
     def __init__(self, K: int, bands: int, width: int):
         super().__init__(K, bands * WINDOW, width, gain=2**0.5)

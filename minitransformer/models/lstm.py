@@ -30,7 +30,7 @@ class Layer(nn.Module):
 
 
 class Bidirectional(nn.Module):
-    """Two layers, one of which reads each sequence from its end; what they say is added (Amodei et al. 2016, §3.3)."""
+    """Two layers, one of which reads each sequence from its end; what they say is added (Amodei et al. 2016)."""
 
     def __init__(self, K: int, width: int):
         super().__init__()

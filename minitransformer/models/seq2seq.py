@@ -1,9 +1,9 @@
 """An encoder and a decoder with attention between them, as a stack of K members (Bahdanau et al. 2015; Luong et al. 2015).
 
 Bidirectional LSTM layers read the input; LSTM layers say the target, symbol after symbol, each from the true ones before it. What
-they hold then is compared with every state of the encoder (Luong's "general" score, divided by the root of the width), and the mean of the states, weighted
-by the softmax of the scores, helps to predict the next symbol. Where Luong's decoder begins in the encoder's last state, this one hears the mean of its
-states with every symbol.
+they hold then is compared with every state of the encoder (Luong's "general" score, here of normalised states and divided by the
+root of the width), and the mean of the states, weighted by the softmax of the scores, helps to predict the next symbol. Where
+Luong's decoder begins in the encoder's last state, this one hears the mean of all its states with every symbol.
 """
 
 from __future__ import annotations

@@ -68,7 +68,8 @@ def window_loss(model: torch.nn.Module, batch: Tensor) -> Tensor:
     return token_losses(model(batch[..., :-1]), batch[..., 1:]).mean(dim=(1, 2))
 
 
-def gradient_norms(model: torch.nn.Module, batches: Iterable[Any], loss: Callable[[torch.nn.Module, Any], Tensor] = window_loss) -> tuple[Tensor, Tensor]:
+def gradient_norms(model: torch.nn.Module, batches: Iterable[Any],
+                   loss: Callable[[torch.nn.Module, Any], Tensor] = window_loss) -> tuple[Tensor, Tensor]:
     """Squared norm of the gradient, per member: of one batch, averaged over batches, and of them all together.
 
     With these McCandlish et al. 2018 (appendix A.1) estimate the noise scale. Without dropout; gradients are left empty.
