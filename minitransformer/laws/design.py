@@ -282,6 +282,8 @@ class _Maker:
         kit = load_spec("budgets")
         self.base = replace(kit, base={**kit.base, "eval_ratio": EVAL_RATIO, **settings}, scales={})
         first = self.config(8)
+        if not first.reads_text:
+            raise UserError(f"a design is for models of language: arch {first.arch!r} reads other data")
         corpus = load_corpus(first.corpus, first.tokenizer, first.vocab_size or None)
         corpus.require(first.train_tokens, first.eval_tokens)
         self.vocab_size = corpus.vocab_size

@@ -1,1 +1,1 @@
-"""Language models written as stacks: every tensor has a leading axis of K members."""
+"""Models written as stacks: every tensor has a leading axis of K members."""

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..accounting import WINDOW
 from .kernels import product
 
 
@@ -34,6 +35,18 @@ class Linear(nn.Module):
         """(K, ..., fan_in) -> (K, ..., fan_out)."""
         y = product(x.flatten(1, -2), self.weight)
         return y.unflatten(1, x.shape[1:-1])
+
+
+class Strided(Linear):
+    """A convolution over time: a rectified matrix for every second frame and those around it (Amodei et al. 2016)."""
+
+    def __init__(self, K: int, bands: int, width: int):
+        super().__init__(K, bands * WINDOW, width, gain=2**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(K, B, T, bands) -> (K, B, T / 2, width), rounded up."""
+        around = nn.functional.pad(x.to(self.weight.dtype), (0, 0, WINDOW // 2, WINDOW // 2)).unfold(2, WINDOW, 2)
+        return super().forward(around.flatten(3)).relu()
 
 
 class Embedding(nn.Module):

@@ -22,8 +22,36 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(K, B, T, width) -> (K, B, T, width): the hidden state after each token."""
-        way = _fastest_way(*x.shape[1:], x.dtype, x.device)
-        return WAYS[way](x, self.input.weight, self.recurrent.weight, self.bias)
+        return lstm(x, *self.weights)
+
+    @property
+    def weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.input.weight, self.recurrent.weight, self.bias
+
+
+class Bidirectional(nn.Module):
+    """Two layers, one of which reads each sequence from its end; what they say is added (Amodei et al. 2016)."""
+
+    def __init__(self, K: int, width: int):
+        super().__init__()
+        self.ahead, self.back = Layer(K, width), Layer(K, width)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(K, B, T, width) of lengths (K, B) -> the same shape. Places beyond the lengths hold nothing of use, and influence no other.
+
+        Both directions are computed side by side, as if they were members.
+        """
+        time, length = torch.arange(x.shape[2], device=x.device), lengths[..., None]
+        turned = torch.where(time < length, length - 1 - time, time)[..., None].expand_as(x)
+        weights = (torch.cat(pair) for pair in zip(self.ahead.weights, self.back.weights))
+        ahead, back = lstm(torch.cat([x, x.gather(2, turned)]), *weights).chunk(2)
+        return ahead + back.gather(2, turned)
+
+
+def lstm(x: Tensor, input: Tensor, recurrent: Tensor, bias: Tensor) -> Tensor:
+    """A layer of given weights, by the way that is fastest here."""
+    way = _fastest_way(*x.shape[1:], x.dtype, x.device)
+    return WAYS[way](x, input, recurrent, bias)
 
 
 def step_by_step(x: Tensor, input: Tensor, recurrent: Tensor, bias: Tensor) -> Tensor:

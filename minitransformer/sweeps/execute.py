@@ -16,12 +16,12 @@ from typing import Any, Iterable, Iterator, Optional, Sequence
 import torch
 
 from .. import accounting, files
-from ..data.text import load_corpus
 from ..errors import UserError
 from ..files import host
 from ..training.config import RunConfig
 from ..training.loop import train
 from ..training.machine import keep_memory
+from ..training.tasks import shape_of
 from .grouping import MAX_STACK_FLOPS, Plan, Stack, cards, cost, counted, plan, stack_cost
 from .lease import Lease, LeaseLost
 from .progress import Display
@@ -249,9 +249,9 @@ def _too_little_memory(configs: Sequence[RunConfig], stack: Stack, store: RunSto
 
 
 def _too_large(config: RunConfig, why: str) -> UserError:
-    shape = config.shape(load_corpus(config.corpus, config.tokenizer, config.vocab_size or None).vocab_size)
+    batch = f"{config.batch_size} x {config.n_ctx} tokens" if config.reads_text else f"{config.batch_size} examples"
     return UserError(f"too little memory for run {config.id} alone ({config.arch}, {config.n_layer} layers, width {config.d_model}, "
-                     f"{sum(accounting.parameters(shape).values()):.2g} parameters, {config.batch_size} x {config.n_ctx} tokens a step): "
+                     f"{sum(accounting.parameters(shape_of(config)).values()):.2g} parameters, {batch} a step): "
                      f"{why}. Make the model or batch_size smaller, or use fewer workers.")
 
 

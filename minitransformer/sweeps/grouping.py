@@ -9,10 +9,10 @@ from typing import Container, Iterable, Sequence
 
 import torch
 
-from .. import files
-from ..data.text import load_corpus
+from .. import accounting, files
 from ..training.config import RunConfig
 from ..training.schedules import evaluation_steps
+from ..training.tasks import measuring_flops, shape_of
 from .spent import Part, families, family_cost
 from .store import RunStore
 
@@ -76,8 +76,9 @@ def stack_cost(configs: Iterable[RunConfig]) -> float:
 @lru_cache(maxsize=65536)
 def _family_cost(family: tuple[RunConfig, ...]) -> float:
     first = family[0]
-    vocab_size = first.vocab_size or load_corpus(first.corpus, first.tokenizer).vocab_size
-    return family_cost([Part(config, config.steps, evaluation_steps(config)) for config in family], vocab_size).total
+    shape = shape_of(first)
+    parts = [Part(config, config.steps, evaluation_steps(config)) for config in family]
+    return family_cost(parts, accounting.count_compute(shape, 1)["C_total"], measuring_flops(first, shape)).total
 
 
 def plan(configs: Iterable[RunConfig], store: RunStore | Container[RunConfig], device: str = "cpu", share: int | None = None) -> Plan:
@@ -118,7 +119,7 @@ def _split(group: Sequence[RunConfig], most: float, on_cards: int | None) -> lis
     if on_cards:
         most, trunks = 1.001 * stack_cost(group) / on_cards, len(trunks_of)
     else:
-        trunks = max(1, CACHE // (4 * first.tokens_per_step * first.d_feedforward))
+        trunks = max(1, CACHE // (4 * first.tokens_per_step * accounting.widest(shape_of(first))))
     stacks: list[list[RunConfig]] = []
     cost_so_far, trunks_so_far = 0.0, 0
     for family in trunks_of:

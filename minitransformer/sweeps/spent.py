@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Iterable, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, NamedTuple, Sequence
 
 from .. import accounting
 from ..training.config import RunConfig
@@ -39,17 +39,16 @@ def families(configs: Iterable[RunConfig]) -> list[list[RunConfig]]:
     return list(found.values())
 
 
-def family_cost(parts: Sequence[Part], vocab_size: int) -> Spent:
-    """Of the runs of one family, trained together. A gradient that is only looked at costs as much as one that is followed."""
-    first = parts[0].config
-    shape, step = first.shape(vocab_size), first.tokens_per_step
+def family_cost(parts: Sequence[Part], training: float, measuring: float) -> Spent:
+    """Of the runs of one family, trained together. A gradient that is only looked at costs as much as one that is followed.
+
+    training: FLOPs of a token, or of an example. measuring: those of one measurement of the loss.
+    """
+    first, step = parts[0].config, parts[0].config.tokens_per_step
     shared = [min(last_constant_step(part.config), part.steps) for part in parts]
     steps = max(shared) + sum(part.steps - own for part, own in zip(parts, shared))
     times = len({(at, part.config if at > own else None) for part, own in zip(parts, shared) for at in part.measured})
-    training = accounting.count_compute(shape, 1)["C_total"]
-    forward = sum(accounting.forward_flops(shape).values())
-    return Spent(steps * step * training,
-                 times * (first.eval_tokens * (1 + len(first.others)) * forward + first.noise_batches * step * training))
+    return Spent(steps * step * training, times * (measuring + first.noise_batches * step * training))
 
 
 def spent(table: pd.DataFrame) -> Spent:
@@ -60,12 +59,21 @@ def spent(table: pd.DataFrame) -> Spent:
     if not {"id", "vocab_size", "curve_step"} <= set(table):
         return Spent(float(table.C_total.sum()), 0.0)
     table = table.drop_duplicates("id")
-    vocabulary, parts = {}, {}
+    rates, parts = {}, {}
     for config, row in zip(configs(table), table.itertuples()):
         parts[config] = Part(config, int(row.D) // config.tokens_per_step, [int(step) for step in row.curve_step])
-        vocabulary[config] = int(row.vocab_size)
-    costs = [family_cost([parts[one] for one in family], vocabulary[family[0]]) for family in families(parts)]
+        rates[config] = _rates(config, row)
+    costs = [family_cost([parts[one] for one in family], *rates[family[0]]) for family in families(parts)]
     return Spent(float(sum(cost.training for cost in costs)), float(sum(cost.measuring for cost in costs)))
+
+
+def _rates(config: RunConfig, row: Any) -> tuple[float, float]:
+    """What `family_cost` asks of a row of a table; the data themselves are not looked at."""
+    if not config.reads_text:
+        return row.C_total / row.D, row.C_measure
+    shape = config.shape(int(row.vocab_size))
+    forward = sum(accounting.forward_flops(shape).values())
+    return accounting.count_compute(shape, 1)["C_total"], config.eval_tokens * (1 + len(config.others)) * forward
 
 
 def configs(table: pd.DataFrame) -> list[RunConfig]:

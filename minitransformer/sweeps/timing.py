@@ -20,17 +20,17 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 
-from ..data.text import load_corpus
 from ..models.layers import initialise, set_step
 from ..training.config import RunConfig
-from ..training.evaluation import evaluate, fixed_windows
-from ..training.loop import backward, build_model
+from ..training.loop import autocast, backward, build_model, task_for
 from ..training.optimiser import Optimiser
 from ..training.schedules import evaluation_steps, last_constant_step, trunk_key
+from ..training.tasks import load_data, measured
 from .execute import of_workers
 from .grouping import Plan, Stack, cost
 
-STACK, SECONDS, EVAL_TOKENS = 4, 0.06, 4096  # of a probe: models in a stack, seconds for each thing measured, tokens evaluated
+STACK, SECONDS = 4, 0.06                     # of a probe: models in a stack, seconds for each thing measured
+EVAL_TOKENS, EVAL_EXAMPLES = 4096, 128       # of a probe: what it evaluates
 WORTH_A_PROBE = 3e11                         # FLOPs of a sweep: a cheaper one is over in seconds
 TOO_DEAR = 3e10                              # FLOPs of a step and an evaluation in a probe, which makes some fifteen of them
 
@@ -79,7 +79,8 @@ def _but_for_width(config: RunConfig) -> tuple:
 
 
 def _probed(config: RunConfig) -> RunConfig:
-    return replace(config, steps=1, seed=0, lr=1e-3, train_tokens=0, eval_tokens=min(EVAL_TOKENS, config.eval_tokens))
+    most = EVAL_TOKENS if config.reads_text else EVAL_EXAMPLES
+    return replace(config, steps=1, seed=0, lr=1e-3, train_tokens=config.span + 1, eval_tokens=min(most, config.eval_tokens), also_on="")
 
 
 def seconds_of(stacks: Iterable[Stack], rates: Rates) -> float:
@@ -121,17 +122,17 @@ def measure_rates(configs: Sequence[RunConfig], workers: int, device: str = "cpu
 
     configs: one of each width to measure, in order, alike in everything else. A few tenths of a second each; remembered.
     """
-    return _measure_rates(tuple(map(_probed, configs)), configs[0].eval_tokens, workers, device)
+    return _measure_rates(tuple(map(_probed, configs)), measured(replace(configs[0], also_on="")), workers, device)
 
 
 @lru_cache(maxsize=32)
-def _measure_rates(configs: tuple[RunConfig, ...], eval_tokens: int, workers: int, device: str) -> Rates:
-    load_corpus(configs[0].corpus, configs[0].tokenizer, configs[0].vocab_size or None)
+def _measure_rates(configs: tuple[RunConfig, ...], evaluated: int, workers: int, device: str) -> Rates:
+    load_data(configs[0])  # once, before all workers ask for them
     began = time.time()
     found = Parallel(n_jobs=workers, **(of_workers() if workers > 1 else {}))(delayed(_probe)(configs, device) for _ in range(workers))
     startup = max(min(max(0.0, start - began), spent) for start, spent, _, _ in found) if workers > 1 else 0.0
     step, step_more, *evaluations = np.mean([times for *_, times in found], axis=0)
-    columns = step, step_more, *(column * eval_tokens / configs[0].eval_tokens for column in evaluations)
+    columns = step, step_more, *(column * evaluated / measured(configs[0]) for column in evaluations)
     return Rates(tuple(c.d_model for c in configs), *(tuple(map(float, column)) for column in columns), float(startup), workers,
                  max(busy for *_, busy, _ in found))
 
@@ -156,26 +157,24 @@ def _probe(configs: tuple[RunConfig, ...], device: str) -> tuple[float, float, f
 
 def _time_stack(config: RunConfig, K: int, where: torch.device) -> tuple[float, float]:
     """Seconds of a step and of an evaluation of K models; of processor time where it can be, which other programs do not disturb."""
-    corpus = load_corpus(config.corpus, config.tokenizer, config.vocab_size or None)
-    model = build_model(config, corpus.vocab_size, K)
+    task = task_for([config], where)
+    model = build_model(config, task.vocab_size, K, task.example)
     initialise(model, list(range(K)))
     optimiser = Optimiser(model.to(where), [config] * K, where)
-    windows = torch.from_numpy(fixed_windows(corpus.val, config.n_ctx, config.eval_tokens).astype(np.int64)).to(where)
-    batch = windows[torch.arange(K * config.batch_size) % len(windows)].view(K, config.batch_size, -1)
+    batch = task.batch(torch.zeros(K, config.batch_size, 1, dtype=torch.int64, device=where))
     rates, seeds = torch.full((K, 1), 1e-4, device=where), torch.arange(K, dtype=torch.int32, device=where)[:, None]
-    cast = torch.autocast(where.type, torch.bfloat16, enabled=config.precision == "bfloat16")
     clock = time.process_time if where.type == "cpu" else time.perf_counter
 
     def step():
         if config.dropout:
             set_step(model, seeds, optimiser.updates.to(torch.int32))
-        with cast:
-            backward(model, batch).sum()
+        with autocast(config, where):
+            backward(model, batch, task)
         optimiser.step(rates)
 
     def measure():
-        with cast:
-            evaluate(model, K, windows)
+        with autocast(config, where):
+            task.measure(model, K)
 
     def timed(work) -> float:
         work()

@@ -13,12 +13,13 @@ from .. import accounting
 from ..errors import UserError
 
 CHOICES = {
-    "arch": ("transformer", "lstm", "rhn"),
+    "arch": ("transformer", "lstm", "rhn", "resnet", "seq2seq", "ctc"),
     "tokenizer": ("byte", "char", "bpe", "word"),
     "optimiser": ("adamw", "sgd"),
     "schedule": ("cosine", "cooldown", "constant"),
     "precision": ("float32", "bfloat16", "float64"),
 }
+READS = {"resnet": ("images",), "seq2seq": ("translation", "speech"), "ctc": ("speech",)}  # the others read text
 MAY_BE_ZERO = {"warmup_steps", "weight_decay", "seed", "cooldown", "average", "beta1", "beta2", "patience", "train_tokens", "vocab_size", "d_ff", "dropout", "eval_every",
                "noise_batches"}
 
@@ -36,10 +37,10 @@ class RunConfig:
     corpus_sha256: str = ""         # of a local file's text; named corpora are pinned by the kit
     tokenizer: str = "char"
     vocab_size: int = 0             # 0: what the tokenizer makes of the text (byte, char)
-    train_tokens: int = 0           # D available: unique training tokens; 0: the whole training split
+    train_tokens: int = 0           # D available: unique training tokens, or examples; 0: the whole training split
     # model
     arch: str = "transformer"
-    n_layer: int = 2                # for arch "rhn": the depth of its recurrence
+    n_layer: int = 2                # for arch "rhn": the depth of its recurrence; for "resnet": blocks in each of three stages
     d_model: int = 32
     n_head: int = 2
     d_ff: int = 0                   # 0: 4 d_model
@@ -47,7 +48,7 @@ class RunConfig:
     tie_embeddings: bool = False
     dropout: float = 0.0            # share of units set to zero, after the embedding and each layer's output
     # optimisation
-    batch_size: int = 16            # sequences of n_ctx tokens per step
+    batch_size: int = 16            # sequences of n_ctx tokens, or examples, per step
     steps: int = 1000
     lr: float = 1e-2
     schedule: str = "cooldown"
@@ -62,7 +63,7 @@ class RunConfig:
     seed: int = 0
     precision: str = "float32"
     # evaluation
-    eval_tokens: int = 102_400      # fixed windows from the validation split
+    eval_tokens: int = 102_400      # fixed windows from the validation split; of examples at most so many
     eval_ratio: float = 2.0         # between the steps at which the loss is measured
     eval_every: int = 0             # steps from one measurement to the next; 0: by eval_ratio
     also_on: str = ""               # other corpora whose validation text is measured too, joined by +: "sotu+sentences"
@@ -96,6 +97,10 @@ class RunConfig:
             raise UserError("noise_batches = 1: expected 0, or at least 2 to compare")
         if self.dropout >= 1:
             raise UserError(f"dropout = {self.dropout}: expected less than 1")
+        if not self.reads_text:
+            for name in ("also_on", "tie_embeddings"):
+                if getattr(self, name):
+                    raise UserError(f"{name} is for models of language: arch {self.arch!r} reads {' or '.join(READS[self.arch])}")
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> RunConfig:
@@ -124,13 +129,23 @@ class RunConfig:
         return self.d_ff or 4 * self.d_model
 
     @property
-    def tokens_per_step(self) -> int:
-        return self.batch_size * self.n_ctx
+    def reads_text(self) -> bool:
+        """Whether it trains on windows of text; else on examples, and `tokens` counts these."""
+        return self.arch not in READS
 
-    def shape(self, vocab_size: int) -> accounting.Shape:
-        """The dimensions that decide counts, with as many symbols as the tokenizer has."""
+    @property
+    def span(self) -> int:
+        """How far what is drawn reaches beyond the token, or example, that it begins with."""
+        return self.n_ctx if self.reads_text else 0
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch_size * max(1, self.span)
+
+    def shape(self, vocab_size: int, example: accounting.Example = accounting.Example()) -> accounting.Shape:
+        """The dimensions that decide counts, with as many symbols as the tokenizer, or the target of the examples, has."""
         return accounting.Shape(self.arch, self.n_layer, self.d_model, vocab_size, self.n_ctx, self.d_feedforward,
-                                tie_embeddings=self.tie_embeddings)
+                                tie_embeddings=self.tie_embeddings, example=example)
 
     @property
     def stack_key(self) -> tuple:

@@ -7,19 +7,16 @@ until wide models blow up, nor ever less until they stop learning.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.text import load_corpus
 from ..errors import UserError
 from ..models.layers import initialise
 from .config import RunConfig
-from .evaluation import fixed_windows
-from .loop import _Batches, _Update, build_model
+from .loop import Windows, _Batches, _Update, build_model
 from .optimiser import Optimiser
 from .schedules import learning_rate
 
@@ -42,16 +39,15 @@ def coordinate_check(configs: Sequence[RunConfig], steps: Sequence[int] = STEPS,
 
     The configs share a shape (`RunConfig.stack_key`); warm-up and schedule act as in training. Raises UserError otherwise.
     """
-    first, rows = configs[0], list(configs)
+    first, rows = configs[0], [replace(config, eval_tokens=sample_tokens) for config in configs]
     if first.arch != "transformer" or len({config.stack_key for config in configs}) != 1:
         raise UserError("a coordinate check takes Transformers of one shape, data and batch size")
-    corpus = load_corpus(first.corpus, first.tokenizer, first.vocab_size or None)
-    model = build_model(first, corpus.vocab_size, len(rows))
+    task = Windows(rows, torch.device("cpu"))
+    model = build_model(first, task.vocab_size, len(rows))
     initialise(model, [config.seed for config in rows])
-    update = _Update(model, Optimiser(model, rows, torch.device("cpu")), torch.from_numpy(corpus.train.astype(np.int64)),
-                     rows, torch.zeros(len(rows), dtype=torch.float64))
-    batches = [_Batches(config, config.train_tokens or len(corpus.train)) for config in rows]
-    sample = torch.from_numpy(fixed_windows(corpus.val, first.n_ctx, sample_tokens)[:, :-1].astype(np.int64))
+    update = _Update(model, Optimiser(model, rows, torch.device("cpu")), task, rows, torch.zeros(len(rows), dtype=torch.float64))
+    batches = [_Batches(config, task.unique[config]) for config in rows]
+    sample = task.windows[:, :-1]
     start, moved = _coordinates(model, sample, len(rows)), []
     for step in range(1, max(steps) + 1):
         update([batch.at(step) for batch in batches], [learning_rate(config, step) for config in rows])
@@ -59,7 +55,7 @@ def coordinate_check(configs: Sequence[RunConfig], steps: Sequence[int] = STEPS,
             now = _coordinates(model, sample, len(rows))
             moved.append([(after - before).flatten(1).square().mean(1).sqrt().tolist() for before, after in zip(start, now)])
     return [Movement(config, tuple(sorted(set(steps))), *(tuple(at[part][k] for at in moved) for part in range(3)))
-            for k, config in enumerate(rows)]
+            for k, config in enumerate(configs)]
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Any, Callable, Iterable
 
 import numpy as np
 import torch
@@ -63,19 +63,25 @@ def other_windows(corpus: Corpus, name: str, n_ctx: int, eval_tokens: int) -> np
     return fixed_windows(text, n_ctx, min(eval_tokens, there * n_ctx))
 
 
-def gradient_norms(model: torch.nn.Module, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Squared norm of the gradient, per member: of one batch (K, B, T + 1), averaged over batches, and of them all together.
+def window_loss(model: torch.nn.Module, batch: Tensor) -> Tensor:
+    """Each member's mean loss in nats per token: windows (K, B, T + 1) -> (K,)."""
+    return token_losses(model(batch[..., :-1]), batch[..., 1:]).mean(dim=(1, 2))
+
+
+def gradient_norms(model: torch.nn.Module, batches: Iterable[Any],
+                   loss: Callable[[torch.nn.Module, Any], Tensor] = window_loss) -> tuple[Tensor, Tensor]:
+    """Squared norm of the gradient, per member: of one batch, averaged over batches, and of them all together.
 
     With these McCandlish et al. 2018 (appendix A.1) estimate the noise scale. Without dropout; gradients are left empty.
     """
     parameters, training = list(model.parameters()), model.training
     model.eval()
-    total, small = 0.0, 0.0
-    for batch in batches:
-        token_losses(model(batch[..., :-1]), batch[..., 1:]).mean(dim=(1, 2)).sum().backward()
+    total, small, n = 0.0, 0.0, 0
+    for n, batch in enumerate(batches, 1):
+        loss(model, batch).sum().backward()
         gradient = torch.cat([p.grad.flatten(1) for p in parameters], dim=1).double()
         for p in parameters:
             p.grad = None
         total, small = total + gradient, small + gradient.square().sum(dim=1)
     model.train(training)
-    return small / len(batches), (total / len(batches)).square().sum(dim=1)
+    return small / n, (total / n).square().sum(dim=1)

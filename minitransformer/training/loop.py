@@ -21,9 +21,12 @@ from torch import Tensor, nn
 from .. import accounting
 from ..data.text import Corpus, load_corpus
 from ..errors import UserError
+from ..models.ctc import CTC
 from ..models.layers import initialise, set_step
 from ..models.lstm import LSTM
+from ..models.resnet import ResNet
 from ..models.rhn import RHN
+from ..models.seq2seq import Seq2Seq
 from ..models.transformer import Transformer
 from .checkpoint import Checkpoint, pack, unpack
 from .config import RunConfig
@@ -32,6 +35,7 @@ from .machine import device_name, peak_flops, versions
 from .optimiser import Optimiser, state_names
 from .run import Run
 from .schedules import evaluation_steps, last_constant_step, learning_rate, trunk_key
+from .tasks import Task, check_domain, measuring_flops, task_of
 
 CHECKPOINT_SECONDS = 60.0  # between two writings of a stack's state
 BLOCK = 256                # steps whose batches are drawn together
@@ -48,11 +52,18 @@ class Progress:
     losses: tuple[float, ...]
 
 
-def build_model(config: RunConfig, vocab_size: int, K: int = 1) -> nn.Module:
-    """K uninitialised models of the shape a config describes."""
+def build_model(config: RunConfig, vocab_size: int, K: int = 1, example: accounting.Example = accounting.Example()) -> nn.Module:
+    """K uninitialised models of the shape that a config and, where it reads examples, one of these describe."""
     if config.arch == "transformer":
         return Transformer(K, vocab_size, config.n_ctx, config.n_layer, config.d_model, config.n_head,
                            config.d_feedforward, config.tie_embeddings, config.dropout)
+    if config.arch == "resnet":
+        channels, *places = example.input
+        return ResNet(K, vocab_size, channels, len(places), config.n_layer, config.d_model, config.dropout)
+    if config.arch == "seq2seq":
+        return Seq2Seq(K, vocab_size, example.symbols or example.input[-1], bool(example.symbols), config.n_layer, config.d_model, config.dropout)
+    if config.arch == "ctc":
+        return CTC(K, vocab_size, example.input[-1], config.n_layer, config.d_model, config.dropout)
     recurrent = {"lstm": LSTM, "rhn": RHN}[config.arch]
     return recurrent(K, vocab_size, config.n_layer, config.d_model, config.tie_embeddings, config.dropout)
 
@@ -72,7 +83,7 @@ class _Member:
     def __post_init__(self):
         self.measure_at = frozenset(evaluation_steps(self.config))
 
-    def record(self, step: int, total: float, by_position: list[float], measured: dict[str, float]) -> None:
+    def record(self, step: int, total: float, by_position: list[float] | None, measured: dict[str, float]) -> None:
         """total: sum of the row's training losses of all steps so far; what is kept is the mean since the last measurement."""
         before, total_before = self.measured
         values = {"step": step, "tokens": step * self.config.tokens_per_step, "train_loss": (total - total_before) / (step - before), **measured}
@@ -91,15 +102,54 @@ class _Member:
         return "complete" if self.config.patience and since_best >= self.config.patience else None
 
 
+class Windows:
+    """Text, as windows of n_ctx + 1 tokens: one for each batch's place and, spread over the validation split, those that are measured.
+
+    Also of the texts of `also_on`, as columns loss_on_NAME.
+    """
+
+    example = accounting.Example()
+
+    def __init__(self, configs: Sequence[RunConfig], where: torch.device):
+        first = configs[0]
+        check_domain(first)
+        corpus = load_corpus(first.corpus, first.tokenizer, first.vocab_size or None)
+        self.fingerprint, self.vocab_size, self.bytes_per_token = corpus.fingerprint, corpus.vocab_size, corpus.bytes_per_token
+        self.unique = {config: _unique_tokens(config, corpus) for config in configs}
+        self.tokens = torch.from_numpy(corpus.train[: max(self.unique.values())].astype(np.int64)).to(where)
+        self.within = torch.arange(first.n_ctx + 1, device=where)
+        self.windows, *others = (torch.from_numpy(found.astype(np.int64)).to(where) for found in (
+            fixed_windows(corpus.val, first.n_ctx, first.eval_tokens),
+            *(other_windows(corpus, name, first.n_ctx, first.eval_tokens) for name in first.others)))
+        self.others = dict(zip(first.others, others))
+
+    def batch(self, first: Tensor) -> Tensor:
+        """(K, B, 1) -> (K, B, n_ctx + 1)."""
+        return self.tokens[first + self.within]
+
+    def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
+        return token_losses(model(batch[..., :-1]), batch[..., 1:]).mean(dim=(1, 2))
+
+    def measure(self, model: nn.Module, K: int) -> tuple[dict[str, Tensor], Tensor]:
+        by_position = evaluate(model, K, self.windows)
+        others = {f"loss_on_{name}": evaluate(model, K, windows).mean(dim=1) for name, windows in self.others.items()}
+        return {"val_loss": by_position.mean(dim=1), **others}, by_position
+
+
+def task_for(configs: Sequence[RunConfig], where: torch.device) -> Task:
+    """What a stack trains on and is measured on, on a device. Raises UserError."""
+    return Windows(configs, where) if configs[0].reads_text else task_of(configs, where)
+
+
 class _Batches:
-    """Where every window of every batch of a row begins: uniform over the row's unique tokens, from the seed alone."""
+    """What every place of every batch of a row begins with: uniform over the row's unique tokens, or examples, from the seed alone."""
 
     def __init__(self, config: RunConfig, unique: int):
         self.order = np.random.default_rng([config.seed, 1])
-        self.highest, self.shape, self.drawn = unique - config.n_ctx, (BLOCK, config.batch_size), 0
+        self.highest, self.shape, self.drawn = unique - config.span, (BLOCK, config.batch_size), 0
 
     def at(self, step: int) -> np.ndarray:
-        """(batch_size,) first tokens of update number `step`; steps are asked for in order."""
+        """(batch_size,) first tokens, or examples, of update number `step`; steps are asked for in order."""
         while self.drawn < step:
             self.block = self.order.integers(0, self.highest, size=self.shape)
             self.drawn += BLOCK
@@ -107,8 +157,8 @@ class _Batches:
 
 
 def _noise_batches(rows: Sequence[RunConfig], unique: dict[RunConfig, int], step: int) -> Iterator[np.ndarray]:
-    """(rows, batch_size) first tokens of each batch whose gradients are compared at this step, in an order of its own."""
-    draws = [np.random.default_rng([row.seed, 2, step]).integers(0, unique[row] - row.n_ctx, size=(row.noise_batches, row.batch_size)) for row in rows]
+    """(rows, batch_size) first tokens, or examples, of each batch whose gradients are compared at this step, in an order of its own."""
+    draws = [np.random.default_rng([row.seed, 2, step]).integers(0, unique[row] - row.span, size=(row.noise_batches, row.batch_size)) for row in rows]
     yield from np.stack(draws, axis=1)
 
 
@@ -117,13 +167,12 @@ class _Update:
 
     WARM_UP = 3  # steps before the recording
 
-    def __init__(self, model: nn.Module, optimiser: Optimiser, tokens: Tensor, rows: Sequence[RunConfig], total: Tensor):
-        first, where = rows[0], tokens.device
-        self.model, self.optimiser, self.tokens, self.total = model, optimiser, tokens, total
+    def __init__(self, model: nn.Module, optimiser: Optimiser, task: Task, rows: Sequence[RunConfig], total: Tensor):
+        first, where = rows[0], total.device
+        self.model, self.optimiser, self.task, self.total = model, optimiser, task, total
         self.starts = torch.zeros(len(rows), first.batch_size, 1, dtype=torch.int64, device=where)
         self.rates = torch.zeros(len(rows), 1, dtype=optimiser.state["weights"].dtype, device=where)
         self.seeds = torch.tensor([[row.seed % 2**31] for row in rows], dtype=torch.int32, device=where)
-        self.within = torch.arange(first.n_ctx + 1, device=where)
         self.cast = lambda: autocast(first, where)
         self.dropout = first.dropout > 0
         self.calls, self.graph = 0, None
@@ -152,7 +201,7 @@ class _Update:
         if self.dropout:
             set_step(self.model, self.seeds, self.optimiser.updates.to(torch.int32))
         with self.cast():
-            self.total += backward(self.model, self.tokens[self.starts + self.within])
+            self.total += backward(self.model, self.task.batch(self.starts), self.task)
         self.optimiser.step(self.rates)
 
 
@@ -163,9 +212,9 @@ def autocast(config: RunConfig, device: torch.device):
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=device.type == "cpu")
 
 
-def backward(model: nn.Module, batch: Tensor) -> Tensor:
-    """Gradients of one batch (K, B, T + 1); returns each member's mean loss (K,), free of the graph."""
-    loss = token_losses(model(batch[..., :-1]), batch[..., 1:]).mean(dim=(1, 2))
+def backward(model: nn.Module, batch: Any, task: Task) -> Tensor:
+    """Gradients of one batch; returns each member's mean loss (K,), free of the graph."""
+    loss = task.loss(model, batch)
     loss.sum().backward()
     return loss.detach()
 
@@ -184,25 +233,20 @@ def train(configs: Sequence[RunConfig], device: str = "cpu",
     if len({config.stack_key for config in configs}) != 1:
         raise UserError("the configs of a stack must share data, model shape, batch size and precision")
     first, where = configs[0], torch.device(device)
-    corpus = load_corpus(first.corpus, first.tokenizer, first.vocab_size or None)
-    if first.corpus_sha256 and first.corpus_sha256 != corpus.fingerprint:
-        raise UserError(f"{first.corpus} has changed since this sweep was planned; start a new sweep")
-    unique = {config: _unique_tokens(config, corpus) for config in configs}
-    shape = first.shape(corpus.vocab_size)
-    groups = accounting.parameters(shape)
-    flops_per_step = sum(accounting.training_flops(shape).values()) * first.tokens_per_step
     if where.type == "cuda":
         where = torch.device("cuda", where.index or 0)
         torch.cuda.set_device(where)
-    tokens = torch.from_numpy(corpus.train[: max(unique.values())].astype(np.int64)).to(where)
-    windows, *others = (torch.from_numpy(found.astype(np.int64)).to(where) for found in (
-        fixed_windows(corpus.val, first.n_ctx, first.eval_tokens),
-        *(other_windows(corpus, name, first.n_ctx, first.eval_tokens) for name in first.others)))
+    task = task_for(configs, where)
+    if first.corpus_sha256 and first.corpus_sha256 != task.fingerprint:
+        raise UserError(f"{first.corpus} has changed since this sweep was planned; start a new sweep")
+    unique, shape = task.unique, first.shape(task.vocab_size, task.example)
+    groups = accounting.parameters(shape)
+    flops_per_step = sum(accounting.training_flops(shape).values()) * first.tokens_per_step
 
     kept = _restore(checkpoint.read() if checkpoint is not None else None, configs, sum(groups.values()))
     members, step, tensors = kept or (_start(configs), 0, {})
     rows = _row_configs(members)
-    model = build_model(first, corpus.vocab_size, len(rows)).to(torch.float64 if first.precision == "float64" else torch.float32)
+    model = build_model(first, task.vocab_size, len(rows), task.example).to(torch.float64 if first.precision == "float64" else torch.float32)
     counted = sum(p[0].numel() for p in model.parameters())
     assert counted == sum(groups.values()), f"counted {counted} parameters, groups sum to {sum(groups.values())}"
     initialise(model, [config.seed for config in rows])
@@ -212,7 +256,7 @@ def train(configs: Sequence[RunConfig], device: str = "cpu",
         total = tensors.pop("total").to(where)
         optimiser.restore(tensors)
     batches = {config: _Batches(config, unique[config]) for config in rows}
-    update = _Update(model, optimiser, tokens, rows, total)
+    update = _Update(model, optimiser, task, rows, total)
     peak = peak_flops(where, first.precision)
     partings = {last_constant_step(m.config) + 1 for m in members}
 
@@ -223,7 +267,7 @@ def train(configs: Sequence[RunConfig], device: str = "cpu",
         if changed:
             optimiser.rearrange(order)
             total = total[order]
-            update = _Update(model, optimiser, tokens, rows, total)
+            update = _Update(model, optimiser, task, rows, total)
 
     spent, clock = 0.0, time.perf_counter()
     last_report = last_saved = clock
@@ -240,18 +284,15 @@ def train(configs: Sequence[RunConfig], device: str = "cpu",
         if due:
             due_rows = sorted({m.row for m in due})
             with autocast(first, where), optimiser.measured(due_rows):
-                by_position = evaluate(model, len(due_rows), windows)
-                found = {"val_loss": by_position.mean(dim=1)}
-                for name, text in zip(first.others, others):
-                    found[f"loss_on_{name}"] = evaluate(model, len(due_rows), text).mean(dim=1)
+                found, by_position = task.measure(model, len(due_rows))
                 if first.noise_batches:
-                    found |= zip(("norm2_batch", "norm2_all"), gradient_norms(model, [
-                        tokens[torch.from_numpy(starts)[..., None].to(where) + update.within]
-                        for starts in _noise_batches([rows[row] for row in due_rows], unique, step)]))
+                    found |= zip(("norm2_batch", "norm2_all"), gradient_norms(model, (
+                        task.batch(torch.from_numpy(starts)[..., None].to(where))
+                        for starts in _noise_batches([rows[row] for row in due_rows], unique, step)), task.loss))
             totals, found = total.tolist(), {name: values.tolist() for name, values in found.items()}
             for m in due:
                 at = due_rows.index(m.row)
-                m.record(step, totals[m.row], [round(loss, 5) for loss in by_position[at].tolist()],
+                m.record(step, totals[m.row], None if by_position is None else [round(loss, 5) for loss in by_position[at].tolist()],
                          {name: values[at] for name, values in found.items()})
         now = time.perf_counter()
         for m in members:
@@ -269,8 +310,9 @@ def train(configs: Sequence[RunConfig], device: str = "cpu",
             members.remove(m)
             spent += m.flops
             seen = step * first.tokens_per_step
-            yield Run(m.config, status, groups, accounting.count_compute(shape, seen), m.curve, seen, unique[m.config],
-                      corpus.vocab_size, corpus.bytes_per_token, device_name(where), round(m.seconds, 3), versions(),
+            compute = accounting.count_compute(shape, seen) | ({} if first.reads_text else {"C_measure": measuring_flops(first, shape)})
+            yield Run(m.config, status, groups, compute, m.curve, seen, unique[m.config],
+                      task.vocab_size, task.bytes_per_token, device_name(where), round(m.seconds, 3), versions(),
                       round(m.flops / max(m.seconds, 1e-9) / peak, 4), m.by_position)
         if done and members:
             alive = sorted({m.row for m in members})

@@ -13,17 +13,18 @@ LATER = ("utilisation", "by_position")  # fields that runs made before them lack
 
 @dataclass
 class Run:
-    """A configuration and what came of it. Losses are in nats per token, on validation text."""
+    """A configuration and what came of it. Losses are in nats per token, on validation text; of examples in nats per symbol of
+    their target, and tokens are examples."""
 
     config: RunConfig
     status: str                          # complete, or diverged
     parameters: dict[str, int]           # by group
     compute: dict[str, int]              # FLOPs spent, by convention
-    curve: dict[str, list[float]]        # step, tokens, train_loss, val_loss at log-spaced steps; loss_on_NAME, norm2_*: see RunConfig
+    curve: dict[str, list[float]]        # step, tokens, train_loss, val_loss at log-spaced steps; loss_on_NAME, norm2_*: see RunConfig; of examples error
     tokens: int                          # tokens seen, repeats included
     unique_tokens: int                   # tokens there were to see
     vocab_size: int
-    bytes_per_token: float
+    bytes_per_token: float | None        # None of examples
     device: str
     seconds: float                       # of the member: the stack's time shared among its members
     versions: dict[str, str] = field(default_factory=dict)
