@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.cache import progress
 from ..errors import UserError
 from ..sweeps.grid import SCALES, load_spec
 from ..sweeps.store import RunStore, reference_table, run_table
@@ -79,7 +80,8 @@ def _joined(tables: dict[str, pd.DataFrame | None]) -> pd.DataFrame | None:
 def measure(store: str | Path | None = None, scale: str | None = None, only: tuple[str, ...] = ()) -> list[Claim]:
     """The claims that the committed tables, or a run store, can support."""
     tables = {d: runs_behind(d, store, scale) for d in definitions(only)}
-    return [d.claim(table) for d, table in tables.items() if table is not None]
+    found = {d: table for d, table in tables.items() if table is not None}
+    return [d.claim(table) for d, table in progress(found.items(), "claims", len(found))]
 
 
 def committed(only: tuple[str, ...] = ()) -> list[Claim]:

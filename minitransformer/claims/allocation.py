@@ -198,8 +198,9 @@ def _why(kaplan: Efficient, more: dict) -> str:
              f"{kaplan.fixed.value:.2f} at the runs' own batch.")
     first = f"N, {disagreement.STEPS[0].name}"
     if first in more:
+        _, value, low, high = more[first]
         words += (" With Kaplan's set-up put back (one rate, a long warm-up, curves that have not decayed) it is "
-                  f"{more[first][1]:.2f}.")
+                  f"{value:.2f}, of which the runs know little more than that it lies between {low:.2f} and {high:.2f}.")
     return words
 
 

@@ -75,7 +75,7 @@ def to_fixed_losses(tokens: pd.DataFrame) -> pd.DataFrame:
 def against_largest(runs: pd.DataFrame, decayed: bool = False) -> pd.DataFrame:
     """How many times fewer tokens (or steps) the largest size needs to the loss with which each smaller one ends.
 
-    Columns N, L, factor, low, high. Every size ends where the longest runs of most do; trainings that are shorter are left out,
+    Columns N, L, factor, low, high and largest (its N). Every size ends where the longest runs of most do; trainings that are shorter are left out,
     and sizes that have fewer seeds than most. Seeds are paired, their log factors averaged, and the interval is Student's; NaN with one seed. Sizes whose end the largest
     passes unseen, before its first measurement after warm-up, are left out.
     """
@@ -103,8 +103,9 @@ def against_largest(runs: pd.DataFrame, decayed: bool = False) -> pd.DataFrame:
                 factors, losses = np.array(pairs).T
                 n = len(factors)
                 half = float(student.ppf((1 + LEVEL) / 2, n - 1)) * factors.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
-                rows.append((N, math.exp(losses.mean()), *np.exp([factors.mean(), factors.mean() - half, factors.mean() + half])))
-    return pd.DataFrame(rows, columns=["N", "L", "factor", "low", "high"])
+                rows.append((N, math.exp(losses.mean()), *np.exp([factors.mean(), factors.mean() - half, factors.mean() + half]),
+                             float(curves.N.max())))
+    return pd.DataFrame(rows, columns=["N", "L", "factor", "low", "high", "largest"])
 
 
 def measure_samples(runs: pd.DataFrame) -> Measurement:
@@ -113,7 +114,8 @@ def measure_samples(runs: pd.DataFrame) -> Measurement:
     if len(factors) < SIZES - 1 or factors.low.isna().any():
         return Measurement(None, refusal=f"at least {SIZES} sizes of two seeds with dense curves are needed")
     first, last = factors.iloc[0], factors.iloc[-1]
-    more = {f"the same for N = {last.N:,.0f}, the second largest": (None, last.factor, last.low, last.high)}
+    more = {f"the same for N = {last.N:,.0f}, the next": (None, last.factor, last.low, last.high),
+            "N of the largest, among sizes of several seeds": (None, last.largest, None, None)}
     levels = to_fixed_losses(tokens_to_losses(runs))
     if len(levels):
         for name, row in {"widest": levels.loc[levels.sizes.idxmax()], "lowest": levels.iloc[-1]}.items():

@@ -257,4 +257,4 @@ def prediction(runs: pd.DataFrame) -> Measurement:
         rehearsed = foretell(runs, (f.target["N"], f.target["D"]))
         if not rehearsed.reason:
             more[f"error {of} by rehearsal"] = (None, *(rehearsed.percent(v) for v in rehearsed.predicted))
-    return Measurement(value, low, high, abs(value), more=more)
+    return Measurement(value, low, high, value, more=more)

@@ -255,7 +255,7 @@ def prediction_figure(runs: pd.DataFrame) -> Figure:
                          capsize=6, ms=9, zorder=5)
             bars += _ways(found, runs)
         top.set(xlabel="compute, C = 6 N D (FLOPs)", ylabel=LOSS)
-        note(top, [("● small enough to be fitted", OURS), ("○ not looked at", GREY), ("★ a target, measured", "black"),
+        note(top, [("● small enough to be fitted", OURS), ("○ too large or too dear to be fitted", GREY), ("★ a target, measured", "black"),
                    *([("◆ foretold, with 95 % interval", HELD_OUT)] if bars else [])])
         if not bars:
             _nothing(below, asked[0].reason)

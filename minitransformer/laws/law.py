@@ -268,7 +268,8 @@ class Law:
         if self.engine is not None and self.n_runs:
             spans = " and of ".join(f"{x} from {short(low)} to {short(high)}" for x, (low, high) in self.ranges.items())
             what = "seed means lie" if self.line else "they lie"
-            lines.append(f"Fitted to {self.n_runs} runs at {self.n_points} values of {spans}; {what} {self.rms_percent:.2g} % (rms) from the "
+            points = "values" if len(self.form.inputs) == 1 else "places"
+            lines.append(f"Fitted to {self.n_runs} runs at {self.n_points} {points} of {spans}; {what} {self.rms_percent:.2g} % (rms) from the "
                          f"{'line' if self.line else 'law'}.")
         if len(self.excluded.loss):
             lines.append(f"{len(self.excluded.loss)} runs outside that range were left out.")
