@@ -256,7 +256,7 @@ def prediction_figure(runs: pd.DataFrame) -> Figure:
             bars += _ways(found, runs)
         top.set(xlabel="compute, C = 6 N D (FLOPs)", ylabel=LOSS)
         note(top, [("● small enough to be fitted", OURS), ("○ too large or too dear to be fitted", GREY), ("★ a target, measured", "black"),
-                   *([("◆ foretold, with 95 % interval", HELD_OUT)] if bars else [])])
+                   *([("◆ foretold, with 95 % interval", HELD_OUT)] if bars else [])], "lower left")
         if not bars:
             _nothing(below, asked[0].reason)
             return figure
