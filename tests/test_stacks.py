@@ -16,7 +16,7 @@ from minitransformer.models.layers import initialise
 from minitransformer.sweeps.grouping import stack_cost
 from minitransformer.sweeps.spent import spent
 from minitransformer.sweeps.store import run_table
-from minitransformer.training import loop
+from minitransformer.training import evaluation, loop
 from minitransformer.training.config import RunConfig
 from minitransformer.training.evaluation import evaluate, fixed_windows, gradient_norms, token_losses
 from minitransformer.training.loop import build_model, train
@@ -403,15 +403,15 @@ def test_few_tokens_are_seen_again_and_again_and_the_best_loss_is_kept(tiny, mon
 
 @pytest.fixture
 def logits(monkeypatch):
-    """The types of the logits that a training's losses are computed from, and of these losses."""
-    types, losses = set(), loop.token_losses
+    """The types of the logits that a training's losses and measurements are computed from, and of these losses."""
+    types, losses = set(), evaluation.token_losses
 
     def noted(logits, targets):
         result = losses(logits, targets)
         types.add((logits.dtype, result.dtype))
         return result
 
-    monkeypatch.setattr(loop, "token_losses", noted)
+    monkeypatch.setattr(evaluation, "token_losses", noted)
     return types
 
 

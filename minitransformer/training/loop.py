@@ -30,7 +30,7 @@ from ..models.seq2seq import Seq2Seq
 from ..models.transformer import Transformer
 from .checkpoint import Checkpoint, pack, unpack
 from .config import RunConfig
-from .evaluation import evaluate, fixed_windows, gradient_norms, other_windows, token_losses
+from .evaluation import evaluate, fixed_windows, gradient_norms, other_windows, window_loss
 from .machine import device_name, peak_flops, versions
 from .optimiser import Optimiser, state_names
 from .run import Run
@@ -128,7 +128,7 @@ class Windows:
         return self.tokens[first + self.within]
 
     def loss(self, model: nn.Module, batch: Tensor) -> Tensor:
-        return token_losses(model(batch[..., :-1]), batch[..., 1:]).mean(dim=(1, 2))
+        return window_loss(model, batch)
 
     def measure(self, model: nn.Module, K: int) -> tuple[dict[str, Tensor], Tensor]:
         by_position = evaluate(model, K, self.windows)
