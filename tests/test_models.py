@@ -123,3 +123,27 @@ def test_seeds_differ_and_are_reproducible():
 
 def test_tied_embeddings_have_no_head():
     assert stack("transformer", [0], tie_embeddings=True).head is None
+
+
+def test_the_gradients_of_a_highway_network_are_those_of_its_definition():
+    torch.manual_seed(0)
+    model = RHN(2, vocab_size=7, n_layer=3, d_model=5).double()
+    initialise(model, [0, 1])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    tokens = torch.randint(0, 7, (2, 4, 6))
+    x = model.input(model.token(tokens))
+    s, states = torch.zeros(2, 4, 5, dtype=torch.float64), []
+    for token in range(6):
+        for layer, step in enumerate(model.steps):
+            pre = torch.bmm(s, step.recurrent.weight) + step.bias + (x[:, :, token] if layer == 0 else 0)
+            h, t = pre[..., :5].tanh(), pre[..., 5:].sigmoid()
+            s = h * t + s * (1 - t)
+        states.append(s)
+    plain = model.head(torch.stack(states, dim=2))
+    torch.testing.assert_close(model(tokens), plain)
+    weights = list(model.parameters())
+    weighting = torch.randn_like(plain)
+    for one, other in zip(torch.autograd.grad((model(tokens) * weighting).sum(), weights), torch.autograd.grad((plain * weighting).sum(), weights)):
+        torch.testing.assert_close(one, other)
