@@ -108,7 +108,8 @@ def stopping(table: pd.DataFrame, curves: Fresh | None = None) -> pd.DataFrame:
     was measured `patience` times beyond its best), last, last_loss (where its training ended);
     excess (nats above the limit), bound (steps, eq. 5.7), inside (the curves were fitted at so few steps);
     fresh (the step at which the unlimited run of this size had the same loss);
-    at the best step train (mean training loss since the measurement before) and, of the unlimited run, fresh_val, fresh_train;
+    at the best step train (mean training loss since the measurement before) and, of the unlimited run, fresh_val, fresh_train
+    (between its measurements where they fall on other steps);
     limit (the lowest loss of the unlimited run).
     """
     import pandas as pd
@@ -123,7 +124,7 @@ def stopping(table: pd.DataFrame, curves: Fresh | None = None) -> pd.DataFrame:
             continue
         at = list(run.curve_step).index(run.best_step)
         steps, losses = np.asarray(other.curve_step, float), np.asarray(other.curve_val_loss, float)
-        same = np.nonzero(steps == run.best_step)[0]
+        then = lambda curve: float(np.interp(np.log(run.best_step), np.log(steps), np.asarray(curve, float), left=math.nan, right=math.nan))
         known = curves.ok and float(run.N) in curves.limits
         bound = curves.bound(float(run.N), run.best_loss) if known else math.nan
         rows.append({
@@ -133,8 +134,7 @@ def stopping(table: pd.DataFrame, curves: Fresh | None = None) -> pd.DataFrame:
             "excess": run.best_loss - curves.limits[float(run.N)] if known else math.nan, "bound": bound,
             "inside": bool(known and curves.first <= bound < math.inf),
             "fresh": steps_to(steps, losses, np.array([run.best_loss]))[0], "train": run.curve_train_loss[at],
-            "fresh_val": losses[same[0]] if len(same) else math.nan,
-            "fresh_train": other.curve_train_loss[same[0]] if len(same) else math.nan, "limit": other.best_loss,
+            "fresh_val": then(losses), "fresh_train": then(other.curve_train_loss), "limit": other.best_loss,
         })
     kinds = {name: bool if name in ("stopped", "inside") else float for name in COLUMNS}
     return pd.DataFrame(rows, columns=COLUMNS).astype(kinds)
