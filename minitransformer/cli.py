@@ -249,13 +249,14 @@ def claims_command(check: Annotated[bool, typer.Option("--check", help="Exit wit
     """
     from . import claims
 
-    measured = claims.committed(tuple(only or ()))
+    chosen = tuple(only or ())
+    measured = claims.committed(chosen)
     if check:
-        lines = claims.drift(measured)
+        lines = claims.drift(measured, only=chosen)
         if lines:
             print("\n".join(lines), file=sys.stderr)
             raise typer.Exit(1)
-        print(f"{len(measured)} claims rebuilt from the committed runs: no drift")
+        print(f"{len(measured)} claim{'s' * (len(measured) != 1)} rebuilt from the committed runs: no drift")
         return
     print_json([claim.to_dict() for claim in measured]) if json_ else _print_claims(measured)
 

@@ -127,6 +127,8 @@ def test_export_writes_a_table_anyone_can_read(tmp_path):
 def test_claims_check_passes_on_what_is_committed():
     result = here("claims", "--check")
     assert result.returncode == 0 and "no drift" in result.stdout, result.stderr
+    one = here("claims", "--check", "--only", "kaplan.shape")
+    assert one.returncode == 0 and one.stdout.startswith("1 claim rebuilt"), one.stderr
 
 
 def test_data_list_names_every_corpus():

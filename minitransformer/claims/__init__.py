@@ -94,10 +94,12 @@ def live(store: str | Path, scale: str | None = None, only: tuple[str, ...] = ()
     return measure(store, scale, only)
 
 
-def drift(claims: list[Claim], tolerance: float = 1e-6) -> list[str]:
-    """Where claims differ from the values accepted in reference/claims.json: one line each."""
+def drift(claims: list[Claim], tolerance: float = 1e-6, only: tuple[str, ...] = ()) -> list[str]:
+    """Where claims differ from the values accepted in reference/claims.json: one line each. only: as in `definitions`."""
     path = resources.files("minitransformer") / "reference" / "claims.json"
     accepted = {claim["id"]: claim for claim in json.loads(path.read_text(encoding="utf-8"))}
+    if only:
+        accepted = {d.id: accepted[d.id] for d in definitions(only) if d.id in accepted}
     lines = [f"{name}: accepted, but no longer measured" for name in accepted.keys() - {c.id for c in claims}]
     for claim in claims:
         if claim.id not in accepted:
