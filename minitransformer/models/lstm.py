@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .kernels import fastest, product
-from .layers import Dropout, Embedding, Linear
+from .layers import Dropout, Embedding, Linear, norm
 
 
 class Layer(nn.Module):
@@ -94,10 +94,16 @@ def _fastest_way(B: int, T: int, width: int, dtype: torch.dtype, device: torch.d
 
 
 class LSTM(nn.Module):
-    """K LSTMs of one shape. Tokens (K, B, T) -> logits (K, B, T, vocab_size)."""
+    """K LSTMs of one shape. Tokens (K, B, T) -> logits (K, B, T, vocab_size).
 
-    def __init__(self, K: int, vocab_size: int, n_layer: int, d_model: int, tie_embeddings: bool = False, dropout: float = 0.0):
+    norm_output: normalise the last states before the head. What an LSTM says is bounded and starts small, so that with thousands
+    of words the head first learns how often each occurs, and for hundreds of steps nothing else.
+    """
+
+    def __init__(self, K: int, vocab_size: int, n_layer: int, d_model: int, tie_embeddings: bool = False, dropout: float = 0.0,
+                 norm_output: bool = False):
         super().__init__()
+        self.norm_output = norm_output
         self.token = Embedding(K, vocab_size, d_model, std=0.5)
         self.layers = nn.ModuleList(Layer(K, d_model) for _ in range(n_layer))
         self.drops = nn.ModuleList(Dropout(dropout) for _ in range(n_layer + 1))  # between layers, as Zaremba et al. 2014
@@ -107,6 +113,8 @@ class LSTM(nn.Module):
         x = self.drops[0](self.token(tokens))
         for layer, drop in zip(self.layers, self.drops[1:]):
             x = drop(layer(x))
+        if self.norm_output:
+            x = norm(x)
         if self.head is not None:
             return self.head(x)
         return torch.einsum("kbtd,kvd->kbtv", x, self.token.weight) * x.shape[-1] ** -0.5

@@ -46,6 +46,7 @@ class RunConfig:
     d_ff: int = 0                   # 0: 4 d_model
     n_ctx: int = 128
     tie_embeddings: bool = False
+    norm_output: bool = False       # for arch "lstm": normalise the last states before the head
     dropout: float = 0.0            # share of units set to zero, after the embedding and each layer's output
     # optimisation
     batch_size: int = 16            # sequences of n_ctx tokens, or examples, per step
@@ -95,6 +96,8 @@ class RunConfig:
                 raise UserError(f"{name} = {getattr(self, name)}: expected at most 1")
         if self.noise_batches == 1:
             raise UserError("noise_batches = 1: expected 0, or at least 2 to compare")
+        if self.norm_output and self.arch != "lstm":
+            raise UserError(f"norm_output is for arch 'lstm', not {self.arch!r}")
         if self.dropout >= 1:
             raise UserError(f"dropout = {self.dropout}: expected less than 1")
         if not self.reads_text:
@@ -151,5 +154,5 @@ class RunConfig:
     def stack_key(self) -> tuple:
         """Runs with equal keys have one shape and may share a stack."""
         return (self.corpus, self.corpus_sha256, self.tokenizer, self.vocab_size, self.arch, self.n_layer,
-                self.d_model, self.n_head, self.d_ff, self.n_ctx, self.tie_embeddings, self.batch_size,
+                self.d_model, self.n_head, self.d_ff, self.n_ctx, self.tie_embeddings, self.norm_output, self.batch_size,
                 self.dropout, self.precision, self.also_on, self.noise_batches, self.eval_tokens, self.average > 0, self.optimiser, self.beta1, self.beta2)

@@ -64,8 +64,9 @@ def build_model(config: RunConfig, vocab_size: int, K: int = 1, example: account
         return Seq2Seq(K, vocab_size, example.symbols or example.input[-1], bool(example.symbols), config.n_layer, config.d_model, config.dropout)
     if config.arch == "ctc":
         return CTC(K, vocab_size, example.input[-1], config.n_layer, config.d_model, config.dropout)
-    recurrent = {"lstm": LSTM, "rhn": RHN}[config.arch]
-    return recurrent(K, vocab_size, config.n_layer, config.d_model, config.tie_embeddings, config.dropout)
+    if config.arch == "rhn":
+        return RHN(K, vocab_size, config.n_layer, config.d_model, config.tie_embeddings, config.dropout)
+    return LSTM(K, vocab_size, config.n_layer, config.d_model, config.tie_embeddings, config.dropout, config.norm_output)
 
 
 @dataclass

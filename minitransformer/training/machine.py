@@ -20,7 +20,7 @@ CARDS = {
     "T4": (65e12, 8.1e12), "RTX 4090": (165e12, 82.6e12), "RTX 3090": (71e12, 35.6e12),
 }
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of malloc.h
 
 
 def device_name(device: torch.device) -> str:
@@ -52,12 +52,16 @@ def peak_flops(device: torch.device, precision: str) -> float:
 
 @lru_cache
 def keep_memory() -> None:
-    """Let this process keep memory that it frees: training asks for the same again in the next step (glibc only; elsewhere nothing)."""
+    """Let this process keep memory that it frees: training asks for the same again in the next step (glibc only; elsewhere nothing).
+
+    No block is mapped for itself, however large: what glibc maps it gives back, and the logits of thousands of words would be
+    zeroed by the system anew in every step.
+    """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    for option, size in ((M_MMAP_THRESHOLD, 2**25), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26)):
+    for option, size in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26)):
         mallopt(option, size)
 
 
