@@ -30,6 +30,7 @@ import yaml
 from docutils import nodes
 from docutils.parsers.rst import directives
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
@@ -265,7 +266,7 @@ class Claims(MeasuredDirective):
     """The tables of claims: statement, the paper's value, ours with a 95 % interval and its other numbers, scale, verdict."""
 
     HEADINGS = ("Claim", "Paper", f"Ours, 95{NBSP}% interval", "Scale", "Verdict")
-    WIDTHS = (28, 15, 23, 11, 23)
+    WIDTHS = (26, 15, 22, 10, 27)
 
     def build(self) -> list[nodes.Node]:
         rows = claims(self.env, self.live)
@@ -273,6 +274,7 @@ class Claims(MeasuredDirective):
             if self.live:
                 return self.no_runs()
             raise MeasuredError("the package has no committed claims")
+        self.env.metadata[self.env.docname]["claims"] = True
         groups = by_part(rows, parts(self.env.srcdir))
         found = [] if self.live else [self.counts(rows)]
         for part, some in groups.items():
@@ -359,7 +361,7 @@ class LawFigure(MeasuredDirective):
 
     required_arguments = 1
     has_content = True
-    option_spec = {"live": directives.flag, "alt": directives.unchanged_required, "name": directives.unchanged}
+    option_spec = {"live": directives.flag, "alt": directives.unchanged_required, "name": directives.unchanged, "class": directives.class_option}
 
     def build(self) -> list[nodes.Node]:
         if not self.options.get("alt"):
@@ -367,18 +369,21 @@ class LawFigure(MeasuredDirective):
         claim_id = self.arguments[0]
         if find(self.env, claim_id, self.live) is None:
             return self.no_runs()
-        from minitransformer.figures import claim_figure
-
         try:
-            drawing = claim_figure(claim_id, store=store(self.env.srcdir) if self.live else None)
+            drawing = self.draw(claim_id)
         except UserError as error:
             raise MeasuredError(str(error)) from error
         image = nodes.image(uri=self.save(drawing, claim_id), alt=self.options["alt"], classes=["law-figure"])
-        figure = nodes.figure("", image)
+        figure = nodes.figure("", image, classes=self.options.get("class", []))
         if self.content:
             figure += nodes.caption("", "", *self.parse_inline(" ".join(self.content))[0])
         self.add_name(figure)
         return [figure]
+
+    def draw(self, claim_id: str) -> Figure:
+        from minitransformer.figures import claim_figure
+
+        return claim_figure(claim_id, store=store(self.env.srcdir) if self.live else None)
 
     def save(self, drawing, claim_id: str) -> str:
         """Writes the picture beside the build under a name made of its content; returns its path seen from the page."""
@@ -416,7 +421,13 @@ class Measured(SphinxRole):
         return [], []
 
 
+def load(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
+    if "claims" in app.env.metadata.get(page, {}):
+        app.add_js_file("claims.js", loading_method="defer")
+
+
 def setup(app: Sphinx) -> dict:
+    app.connect("html-page-context", load)
     app.add_directive("claims", Claims)
     app.add_directive("law-figure", LawFigure)
     app.add_role("measured", Measured())
