@@ -9,7 +9,6 @@ import queue
 import re
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Iterable, Iterator, Optional, Sequence
 
@@ -20,7 +19,7 @@ from ..errors import UserError
 from ..files import host
 from ..training.config import RunConfig
 from ..training.loop import train
-from ..training.machine import keep_memory
+from ..training.machine import one_thread
 from ..training.tasks import shape_of
 from .grouping import MAX_STACK_FLOPS, Plan, Stack, cards, cost, counted, plan, stack_cost
 from .lease import Lease, LeaseLost
@@ -205,7 +204,7 @@ def train_stack(stack: Stack, address: str, device: str, trained: list[str] | No
     stack = Stack(stack.name, missing, stack.before)
     if (lease := store.claim(stack, device, stack_cost(missing))) is None:
         return
-    with lease, _one_thread(device):
+    with lease, one_thread(device):
         try:
             _train(stack, store, device, lease, [] if trained is None else trained)
             store.checkpoint(stack.name).remove()
@@ -253,20 +252,3 @@ def _too_large(config: RunConfig, why: str) -> UserError:
     return UserError(f"too little memory for run {config.id} alone ({config.arch}, {config.n_layer} layers, width {config.d_model}, "
                      f"{sum(accounting.parameters(shape_of(config)).values()):.2g} parameters, {batch} a step): "
                      f"{why}. Make the model or batch_size smaller, or use fewer workers.")
-
-
-@contextmanager
-def _one_thread(device: str) -> Iterator[None]:
-    """On a CPU: one thread, and no denormal numbers; both are states of the whole process, which may go on to other work."""
-    if device != "cpu":
-        yield
-        return
-    keep_memory()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_flush_denormal(False)

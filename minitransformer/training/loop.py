@@ -221,7 +221,8 @@ def backward(model: nn.Module, batch: Any, task: Task) -> Tensor:
 
 
 def train(configs: Sequence[RunConfig], device: str = "cpu",
-          report: Callable[[Progress], None] = lambda progress: None, checkpoint: Checkpoint | None = None) -> Iterator[Run]:
+          report: Callable[[Progress], None] = lambda progress: None, checkpoint: Checkpoint | None = None,
+          witness: Callable[[nn.Module, Tensor], None] = lambda model, losses: None) -> Iterator[Run]:
     """Train one stack; yield each member's Run as soon as that member is done.
 
     The configs share a shape (`RunConfig.stack_key`) and may differ in seed, learning rate,
@@ -230,6 +231,9 @@ def train(configs: Sequence[RunConfig], device: str = "cpu",
 
     checkpoint: where the state is kept about once a minute. Training goes on from the state found there
     when it holds every one of these configs; other members in it are dropped.
+
+    witness: shown each measurement, the model with the rows that are due and the weights that are measured, and their
+    validation losses (rows,). What it keeps it must copy.
     """
     if len({config.stack_key for config in configs}) != 1:
         raise UserError("the configs of a stack must share data, model shape, batch size and precision")
@@ -286,6 +290,7 @@ def train(configs: Sequence[RunConfig], device: str = "cpu",
             due_rows = sorted({m.row for m in due})
             with autocast(first, where), optimiser.measured(due_rows):
                 found, by_position = task.measure(model, len(due_rows))
+                witness(model, found["val_loss"])
                 if first.noise_batches:
                     found |= zip(("norm2_batch", "norm2_all"), gradient_norms(model, (
                         task.batch(torch.from_numpy(starts)[..., None].to(where))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import platform
 import time
+from contextlib import contextmanager
 from functools import lru_cache
+from typing import Iterator
 
 import numpy as np
 import torch
@@ -63,6 +65,23 @@ def keep_memory() -> None:
         return
     for option, size in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**26)):
         mallopt(option, size)
+
+
+@contextmanager
+def one_thread(device: str) -> Iterator[None]:
+    """On a CPU: one thread, and no denormal numbers; both are states of the whole process, which may go on to other work."""
+    if device != "cpu":
+        yield
+        return
+    keep_memory()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
 
 
 def versions() -> dict[str, str]:
