@@ -13,7 +13,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from . import cli_laws
+from . import cli_labs, cli_laws
 from .cli_laws import AsJson, Workers, print_json
 from .errors import UserError
 
@@ -237,6 +237,7 @@ def sweep(spec: Annotated[str, typer.Argument(help="Name of a spec that comes wi
 
 for law_command in (cli_laws.fit, cli_laws.plan, cli_laws.diagnose, cli_laws.design):
     app.command()(law_command)
+app.command()(cli_labs.grade)
 
 
 @app.command("claims")

@@ -1,4 +1,5 @@
 """Runs every notebook again and stores its outputs without what changes from run to run; redraws the README's figure.
+Of the labs it runs the sources, and makes the students' copies from them.
 
     python tools/notebooks.py [--scale laptop] [NOTEBOOK.ipynb ...]
 
@@ -16,6 +17,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+import labs  # tools/labs.py
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -64,7 +67,7 @@ def main() -> int:
     os.environ["MINITRANSFORMER_QUIET"] = "1"  # progress is for people, not for stored outputs
     os.environ.setdefault("MINITRANSFORMER_STORE", str(ROOT / "runs"))
     failed = []
-    for path in arguments.notebooks or sorted(NOTEBOOKS.rglob("*.ipynb")):
+    for path in arguments.notebooks or [*sorted(NOTEBOOKS.glob("*.ipynb")), *sorted(NOTEBOOKS.glob("labs/source/*.ipynb"))]:
         start = time.monotonic()
         try:
             run(path.resolve())
@@ -72,6 +75,7 @@ def main() -> int:
         except CellExecutionError as error:
             failed.append(path.name)
             print(f"{path.name} failed and was left as it was:\n{error}", file=sys.stderr)
+    labs.students()
     from minitransformer.figures import claim_figure
     claim_figure("kaplan.L_N").savefig(ROOT / "book" / "_static" / "first-law.png", dpi=120, bbox_inches="tight")
     if failed:

@@ -1,0 +1,114 @@
+"""Sketches of what a right answer looks like, drawn from no data: axes, shapes and marks, without the numbers that are asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..figures import GREY, HELD_OUT, OURS, PAPER, drawing
+
+SIZE = (4.6, 2.7)
+
+
+def _bare(axis: Axes, x: str, y: str, logarithmic: bool = True) -> None:
+    """Named axes without numbers."""
+    if logarithmic:
+        axis.loglog()
+    axis.minorticks_off()
+    axis.set(xlabel=x, ylabel=y, xticks=[], yticks=[])
+
+
+def _word(axis: Axes, text: str, at: tuple[float, float], colour: str = GREY) -> None:
+    axis.annotate(text, at, xycoords="axes fraction", color=colour, ha="center")
+
+
+def threshold() -> Figure:
+    """Two falling curves, a level, and where each first lies below it."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.geomspace(1, 1000, 200)
+        for scale, colour in ((1.0, OURS), (0.72, PAPER)):
+            y = scale * (0.5 + 2 * x**-0.4)
+            first = np.argmax(y <= 0.9)
+            axis.plot(x, y, color=colour)
+            axis.plot([x[first]] * 2, [0.3, y[first]], ":", color=colour)
+            axis.plot(x[first], y[first], "o", color=colour)
+        axis.axhline(0.9, color=GREY, ls="--")
+        _bare(axis, "step", "validation loss")
+        axis.set_ylim(0.32, 2.6)
+        _word(axis, "target", (0.09, 0.53))
+        return figure
+
+
+def stopping() -> Figure:
+    """Training loss falls on, validation loss turns; the turn and the gap at the end are marked."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.linspace(0.3, 10, 200)
+        train, val = 0.4 + 2 * np.exp(-x / 2.5), 1.1 + 1.6 * np.exp(-x / 1.2) + 0.09 * x
+        best = np.argmin(val)
+        axis.plot(x, train, color=GREY)
+        axis.plot(x, val, color=OURS)
+        axis.plot(x[best], val[best], "o", color=PAPER)
+        axis.annotate("", (x[-1], train[-1]), (x[-1], val[-1]), arrowprops={"arrowstyle": "<->", "color": PAPER})
+        _bare(axis, "step", "loss", logarithmic=False)
+        _word(axis, "validation", (0.6, 0.62), OURS)
+        _word(axis, "training", (0.6, 0.12))
+        _word(axis, "gap", (0.9, 0.33), PAPER)
+        _word(axis, "stop here", (0.33, 0.3), PAPER)
+        return figure
+
+
+def line() -> Figure:
+    """Points about a falling straight line on log-log axes, and its slope."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.geomspace(1, 300, 8)
+        axis.plot(x, 3 * x**-0.2 * np.exp(0.03 * np.array([1, -1, 0.4, -0.6, 1, -0.3, -0.8, 0.6])), "o", color=OURS)
+        axis.plot(x, 3 * x**-0.2, color=OURS)
+        corner = [(x[2], 3 * x[2] ** -0.2), (x[2], 3 * x[5] ** -0.2), (x[5], 3 * x[5] ** -0.2)]
+        axis.plot(*zip(*corner), color=PAPER)
+        _bare(axis, "examples, D", "loss")
+        _word(axis, "the slope is minus the exponent", (0.35, 0.12), PAPER)
+        return figure
+
+
+def regions() -> Figure:
+    """A learning curve with its three regions."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.geomspace(1, 1e6, 300)
+        axis.plot(x, 1 / (1 / 3.0 + 1 / (0.5 + 40 * (x + 1) ** -0.45)), color=OURS)
+        for edge in (250.0, 4e4):
+            axis.axvline(edge, color=GREY, ls="--")
+        _bare(axis, "examples, D", "loss")
+        for text, at in (("small data", 0.17), ("power law", 0.57), ("floor", 0.9)):
+            _word(axis, text, (at, 0.92))
+        return figure
+
+
+def seeds() -> Figure:
+    """Two recipes, some seeds each: means apart by much, or by little against their scatter."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        rng = np.array([-0.9, -0.2, 0.3, 0.8])
+        for place, centre in ((0, 1.0), (1, 0.82), (3, 1.0), (4, 0.97)):
+            axis.plot(place + np.zeros(4), centre + 0.045 * rng, "o", mfc="none", color=OURS if place in (0, 3) else PAPER)
+            axis.plot([place - 0.3, place + 0.3], [centre] * 2, color=OURS if place in (0, 3) else PAPER)
+        _bare(axis, "", "loss", logarithmic=False)
+        axis.set_ylim(0.7, 1.12)
+        axis.set_xlim(-0.8, 4.8)
+        _word(axis, "clear", (0.23, 0.06), HELD_OUT)
+        _word(axis, "not clear", (0.77, 0.06), HELD_OUT)
+        return figure
+
+
+def forecast() -> Figure:
+    """A line through the small points, carried on to a larger one that was held out."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.geomspace(1, 100, 6)
+        axis.plot(x, x**-0.2, "o-", color=OURS)
+        far = np.array([100, 1200])
+        axis.plot(far, far**-0.2, "--", color=OURS)
+        axis.plot(1200, 1200**-0.2 * 1.14, "D", color=HELD_OUT)
+        axis.plot(1200, 1200**-0.2, "o", mfc="none", color=OURS)
+        _bare(axis, "examples, D", "loss")
+        _word(axis, "measured", (0.84, 0.35), HELD_OUT)
+        _word(axis, "predicted", (0.72, 0.06), OURS)
+        return figure

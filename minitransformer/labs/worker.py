@@ -1,0 +1,123 @@
+"""Runs the cells of one submission in a process of its own. `sandbox` starts this file by its path; nobody imports it.
+
+It reads a job from standard input, shuts itself in as far as the platform allows, runs cell after cell in one namespace, and writes
+a line of JSON before and after each. It ends at the first cell that ran out of time or memory, as what such a cell leaves behind is not
+to be trusted with the next; `sandbox` then starts it again without that cell.
+"""
+
+import ctypes
+import json
+import linecache
+import os
+import re
+import resource
+import signal
+import sys
+import types
+
+NAMESPACES = 0x10000000 | 0x40000000 | 0x20000000 | 0x08000000  # CLONE_NEWUSER, NEWNET, NEWPID, NEWIPC
+PDEATHSIG = 1
+LONGEST = 400  # characters of a message
+PATIENCE = 4   # a cell may take so many times its processor time by the clock
+
+
+class OutOfTime(BaseException):
+    """Not an Exception, as `except Exception` is common in what students write."""
+
+
+def shut_in():
+    """Whether this process now has no network and takes its children with it when it ends (Linux, where namespaces may be made)."""
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    user, group = os.getuid(), os.getgid()
+    if libc.unshare(NAMESPACES) != 0:
+        return False
+    try:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    except OSError:
+        os._exit(70)  # half shut in, files cannot be made: `sandbox` tries again without
+    for _ in range(2):  # the first child is the init of the namespace: when it ends, everything in it does
+        if child := os.fork():
+            os.waitpid(child, 0)
+            os._exit(0)
+        libc.prctl(PDEATHSIG, signal.SIGKILL)
+    return True
+
+
+def limit(job):
+    for name, amount in (("AS", job["memory"]), ("FSIZE", job["file"]), ("CORE", 0), ("CPU", int(job["seconds"]) + 5)):
+        try:
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (amount, amount))
+        except (ValueError, OSError):  # macOS has no limit on memory that works
+            pass
+
+
+def compiled(code, name):
+    """The cell as a code object; where it is no Python, once more without the lines that only Jupyter understands."""
+    linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+    try:
+        return compile(code, name, "exec")
+    except SyntaxError:
+        return compile(re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", code), name, "exec")
+
+
+def out_of_time(signum, frame):
+    raise OutOfTime
+
+
+def attempt(code, name, space, seconds):
+    """ok, error, time or memory, and what was said."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE * seconds)
+    try:
+        exec(compiled(code, name), space)
+        return "ok", ""
+    except OutOfTime:
+        return "time", f"stopped after {seconds:g} seconds"
+    except MemoryError:
+        return "memory", "it asked for more memory than is allowed"
+    except AssertionError as error:
+        return "error", str(error) or "a check failed"
+    except BaseException as error:
+        return "error", f"{type(error).__name__}: {error}"
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def main():
+    job = json.loads(sys.stdin.buffer.read())
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nothing, fd)
+    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")
+    alone = job["alone"] and shut_in()
+
+    def say(**what):
+        channel.write(json.dumps({"word": job["word"], **what}) + "\n")
+        channel.flush()
+
+    say(alone=alone)
+    limit(job)
+    sys.path[:0] = job["path"]
+    signal.signal(signal.SIGPROF, out_of_time)
+    signal.signal(signal.SIGALRM, out_of_time)
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    main.__dict__["display"] = lambda *things, **options: None
+    for cell in job["cells"]:
+        say(begin=cell["id"])
+        how, message = attempt(cell["code"], f"<{cell['id']}>", main.__dict__, job["cell_seconds"])
+        message = message.encode("utf-8", "replace").decode()[:LONGEST]
+        say(end=cell["id"], how=how, message=message)
+        if how in ("time", "memory"):
+            break
+    else:
+        say(done=True)
+    os._exit(0)  # threads and exit handlers that the student's code left are not waited for
+
+
+main()
