@@ -46,7 +46,7 @@ def test_a_mistake_in_a_process_of_its_own(arguments):
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["replicate", "--help"], ["sweep", "--help"], ["claims", "--help"],
                                        ["data", "--help"], ["data", "list", "--help"], ["data", "get", "--help"], ["fit", "--help"],
-                                       ["plan", "--help"], ["diagnose", "--help"], ["design", "--help"]])
+                                       ["plan", "--help"], ["diagnose", "--help"], ["design", "--help"], ["grade", "--help"]])
 def test_help_teaches(arguments):
     result = here(*arguments)
     assert result.returncode == 0 and "Usage" in result.stdout and len(result.stdout) > 150
