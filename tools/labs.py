@@ -15,6 +15,8 @@ from pathlib import Path
 
 from minitransformer.errors import UserError
 from minitransformer.labs import find_labs
+from minitransformer.labs.course import nbgrader_course
+from minitransformer.labs.gradescope import autograder
 from minitransformer.labs.source import FOLDER, notebook_text, save_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,6 +53,11 @@ def main() -> int:
     if arguments.what == "solutions":
         for lab in labs.values():
             save_notebook(lab.solution(), arguments.folder / f"{lab.name}.ipynb")
+    elif arguments.what == "nbgrader":
+        nbgrader_course(labs, arguments.folder)
+    else:
+        for lab in labs.values():
+            autograder(lab, arguments.folder / f"{lab.name}.zip")
     return 0
 
 

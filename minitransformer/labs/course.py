@@ -1,0 +1,27 @@
+"""A course for nbgrader 0.9 made from the labs: its configuration and one source notebook for each assignment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Mapping
+
+from ..files import replacing
+from .source import STUB, Lab, save_notebook
+
+CONFIG = f'''\
+# Made by `python tools/labs.py nbgrader`. In this folder: nbgrader generate_assignment NAME; nbgrader autograde NAME; nbgrader export
+c = get_config()
+c.CourseDirectory.course_id = "scaling-laws"
+c.ClearSolutions.code_stub = {{"python": {STUB!r}}}
+c.ExecutePreprocessor.timeout = 120
+c.ExecutePreprocessor.interrupt_on_timeout = True
+c.ExecutePreprocessor.allow_errors = True
+'''
+
+
+def nbgrader_course(labs: Mapping[str, Lab], folder: Path) -> None:
+    """Writes nbgrader_config.py and source/NAME/NAME.ipynb; answers handed in go to submitted/STUDENT/NAME/NAME.ipynb."""
+    with replacing(folder / "nbgrader_config.py", "Name another folder.") as part:
+        part.write_text(CONFIG, encoding="utf-8", newline="\n")
+    for lab in labs.values():
+        save_notebook(lab.notebook, folder / "source" / lab.name / f"{lab.name}.ipynb")

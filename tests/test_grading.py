@@ -1,0 +1,380 @@
+"""What students hand in, graded by all three ways: a class of thirty with every kind of trouble, the sandbox's limits, Gradescope, nbgrader."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from minitransformer.errors import UserError
+from minitransformer.labs import find_labs, grading, sandbox
+from minitransformer.labs.course import nbgrader_course
+from minitransformer.labs.gradescope import autograder
+from minitransformer.labs.sandbox import Cell, Limits
+from minitransformer.labs.source import FOLDER, cell_id, kind, notebook_text, read_lab, save_notebook
+from terminal import command
+
+ROOT = Path(__file__).resolve().parent.parent
+SHORT = Limits(cell_seconds=2, seconds=30, memory=2**30)
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="grading needs the limits of Linux or macOS")
+
+TINY = """
+# Lab: a small one
+
+%% given data
+import math
+numbers = [1.0, 2.0, 4.0]
+%% md
+### Exercise 1: The mean
+
+*Difficulty 1 of 5 · importance 1 of 5 · 1 minutes · 3 points*
+%% answer mean
+def mean(x):
+    ### BEGIN SOLUTION
+    return sum(x) / len(x)
+    ### END SOLUTION
+%% test mean-1 2
+assert mean([2.0, 2.0]) != 4.0, "that is the sum"
+### BEGIN HIDDEN TESTS
+assert mean([1.0, 2.0, 6.0]) == 3.0, "the sum over the number"
+### END HIDDEN TESTS
+%% test mean-2 1
+assert mean(numbers) > 0
+### BEGIN HIDDEN TESTS
+assert abs(mean(numbers) - 7 / 3) < 1e-9
+### END HIDDEN TESTS
+%% md
+### Exercise 2: The largest
+
+*Difficulty 1 of 5 · importance 1 of 5 · 1 minutes · 1 point*
+%% answer top
+### BEGIN SOLUTION
+top = max(numbers)
+### END SOLUTION
+%% test top-1 1
+assert isinstance(top, float)
+### BEGIN HIDDEN TESTS
+assert top == 4.0
+### END HIDDEN TESTS
+"""
+MEAN, TOP = "def mean(x):\n    return sum(x) / len(x)", "top = max(numbers)"
+
+
+def written(text: str) -> dict:
+    """A source notebook from parts that begin with %% and say what they are."""
+    cells = [{"cell_type": "markdown", "metadata": {}, "source": text.partition("%%")[0].strip()}]
+    for part in text.split("\n%% ")[1:]:
+        (what, *words), source = part.partition("\n")[0].split(), part.partition("\n")[2].strip("\n")
+        if what == "md":
+            cells.append({"cell_type": "markdown", "metadata": {}, "source": source})
+            continue
+        marks = {"grade_id": words[0], "schema_version": 3, "task": False, "locked": what != "answer", "solution": what == "answer", "grade": what == "test"}
+        marks |= {"points": int(words[1])} if what == "test" else {}
+        cells.append({"cell_type": "code", "metadata": {"nbgrader": marks}, "source": source, "outputs": [], "execution_count": None})
+    for i, cell in enumerate(cells):
+        cell["id"] = f"cell{i}"
+    return {"cells": cells, "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sources")
+    save_notebook(written(TINY), folder / "tiny.ipynb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(sources):
+    return read_lab(sources / "tiny.ipynb")
+
+
+def answered(lab, **answers: str) -> dict:
+    notebook = lab.student()
+    for cell in notebook["cells"]:
+        if kind(cell) == "answer" and cell_id(cell) in answers:
+            cell["source"] = answers[cell_id(cell)]
+    return notebook
+
+
+def marks_of(lab, notebook: dict, folder: Path, limits: Limits = SHORT) -> grading.Marks:
+    save_notebook(notebook, folder / "one.ipynb")
+    return grading.grade_notebook(lab, folder / "one.ipynb", limits)
+
+
+# --- what a class hands in -----------------------------------------------------------------------------------------
+
+CLASS = {  # answers, or the text of a file that is no notebook; the points of mean and top
+    "right": (dict(mean=MEAN, top=TOP), 3, 1),
+    "right-too": (dict(mean="import statistics\nmean = statistics.fmean", top="top = numbers[-1]"), 3, 1),
+    "magic": (dict(mean="%matplotlib inline\n!pip install nothing\n" + MEAN, top=TOP), 3, 1),
+    "sum": (dict(mean="mean = sum", top=TOP), 0, 1),
+    "median": (dict(mean="mean = lambda x: sorted(x)[len(x) // 2]", top=TOP), 0, 1),
+    "partial": (dict(mean="def mean(x):\n    return 7 / 3 if x == numbers else 0", top="top = 0.0"), 1, 0),
+    "only-first": (dict(mean=MEAN), 3, 0),
+    "only-last": (dict(top=TOP), 0, 1),
+    "integer": (dict(mean=MEAN, top="top = 4"), 3, 0),
+    "text": (dict(mean=MEAN, top="top = '4.0'"), 3, 0),
+    "none": (dict(mean="mean = None", top="top = None"), 0, 0),
+    "blank": (dict(), 0, 0),
+    "emptied": (dict(mean="", top=""), 0, 0),
+    "syntax": (dict(mean="def mean(x)\n    return", top=TOP), 0, 1),
+    "crash": (dict(mean=MEAN, top="1 / 0"), 3, 0),
+    "crash-inside": (dict(mean="def mean(x):\n    return x[99]", top=TOP), 0, 1),
+    "exit": (dict(mean="import sys\nsys.exit(0)", top=TOP), 0, 1),
+    "hard-exit": (dict(mean="import os\nos._exit(0)", top=TOP), 0, 1),
+    "segfault": (dict(mean="import ctypes\nctypes.string_at(0)", top=TOP), 0, 1),
+    "recursion": (dict(mean="def mean(x):\n    return mean(x)", top=TOP), 0, 1),
+    "loop": (dict(mean=MEAN, top="while True:\n    pass"), 3, 0),
+    "loop-inside": (dict(mean="def mean(x):\n    while True:\n        pass", top=TOP), 0, 1),
+    "deaf-loop": (dict(mean=MEAN, top="while True:\n    try:\n        while True: pass\n    except BaseException: pass"), 3, 0),
+    "sleep": (dict(mean=MEAN, top="import time\ntime.sleep(10_000)"), 3, 0),
+    "memory": (dict(mean=MEAN, top="hog = []\nwhile True:\n    hog.append(bytearray(10_000_000))"), 3, 0),
+    "memory-at-once": (dict(mean="hog = bytearray(10**12)\n" + MEAN, top=TOP), 0, 1),
+    "flood": (dict(mean="for i in range(200_000):\n    print('x' * 1000)\n" + MEAN, top=TOP), 3, 1),
+    "malformed": ('{"cells": [', 0, 0),
+    "not-json": ("%PDF-1.4", 0, 0),
+    "other-json": ('{"cells": [1, 2], "nbformat": 4}', 0, 0),
+}
+
+
+@pytest.fixture(scope="module")
+def class_folder(tiny, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("class")
+    for who, (what, _, _) in CLASS.items():
+        (folder / who).mkdir()
+        text = what if isinstance(what, str) else notebook_text(answered(tiny, **what))
+        (folder / who / "tiny.ipynb").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_a_class_of_thirty_gets_the_marks_it_should(sources, class_folder, tmp_path):
+    assert len(CLASS) == 30
+    start = time.monotonic()
+    done = command("grade", str(class_folder), "--source", str(sources), "--csv", str(tmp_path / "marks.csv"), "--cell-seconds", "1",
+                   "--seconds", "8", "--memory", "1", "--workers", "4")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 90
+    with open(tmp_path / "marks.csv", encoding="utf-8", newline="") as file:
+        rows = {row["submission"]: row for row in csv.DictReader(file)}
+    expected = {who: (str(mean), str(top), str(mean + top), "4") for who, (_, mean, top) in CLASS.items()}
+    given = {who: (row["mean"], row["top"], row["total"], row["out_of"]) for who, row in rows.items()}
+    assert given == expected
+    assert rows["sum"]["mean remark"] == "that is the sum"
+    assert rows["blank"]["status"] == rows["emptied"]["status"] == "blank"
+    assert rows["malformed"]["status"].startswith("not a notebook")
+    assert "memory" in rows["memory"]["top remark"] and "seconds" in rows["loop"]["top remark"]
+    for who, (_, mean, top) in CLASS.items():
+        line = next(line for line in done.stdout.splitlines() if line.split()[:1] == [who])
+        assert line.split()[1:4] == [str(mean), str(top), str(mean + top)]
+
+
+def test_what_a_student_did_to_the_labs_own_cells_does_not_matter(tiny, tmp_path):
+    notebook = answered(tiny, mean="mean = sum", top=TOP)
+    for cell in notebook["cells"]:
+        if kind(cell) == "test":
+            cell["source"] = "pass"
+            cell["metadata"]["nbgrader"]["points"] = 100
+        elif kind(cell) == "given":
+            cell["source"] = "numbers = [1000.0]"
+    notebook["cells"] = [cell for cell in notebook["cells"] if cell_id(cell) != "top-1"]
+    marks = marks_of(tiny, notebook, tmp_path)
+    assert marks.points == {"mean": 0, "top": 1}
+
+
+def test_cells_a_student_added_are_run_where_they_stand(tiny, tmp_path):
+    notebook = answered(tiny, mean="def mean(x):\n    return total(x) / len(x)", top=TOP)
+    notebook["cells"].insert(2, {"cell_type": "code", "metadata": {}, "id": "mine", "source": "def total(x):\n    return sum(x)", "outputs": [], "execution_count": None})
+    assert marks_of(tiny, notebook, tmp_path).total == 4
+
+
+def test_answers_are_known_by_their_place_where_an_editor_lost_the_ids(tiny, tmp_path):
+    notebook = answered(tiny, mean=MEAN, top="top = 1.0")
+    for cell in notebook["cells"]:
+        cell["metadata"] = {}
+    assert marks_of(tiny, notebook, tmp_path).points == {"mean": 3, "top": 0}
+
+
+@pytest.mark.parametrize("place", ["{who}.ipynb", "{who}/tiny.ipynb", "tiny/{who}.ipynb", "group/{who}/tiny.ipynb"])
+def test_folders_are_read_as_courses_have_them(tiny, tmp_path, place):
+    path = tmp_path / place.format(who="ann")
+    save_notebook(answered(tiny, mean=MEAN), path)
+    ((who, lab, found),) = grading.submissions(tmp_path, {"tiny": tiny})
+    assert who.endswith("ann") and lab is tiny and found == path
+
+
+@pytest.mark.parametrize("change, problem", [
+    (lambda folder: None, "no notebooks"),
+    (lambda folder: (folder / "who.ipynb").write_text("{"), "of which lab"),
+])
+def test_a_folder_that_cannot_be_graded_says_why(tiny, tmp_path, change, problem):
+    change(tmp_path)
+    with pytest.raises(UserError, match=problem):
+        grading.grade_folder(tmp_path, {"tiny": tiny})
+
+
+def test_a_spreadsheet_gets_no_formula(tiny, tmp_path):
+    marks = grading.Marks("=cmd()", tiny, "graded", {"mean": 0, "top": 0}, {"mean": "-1+1"})
+    grading.write_csv([marks], tmp_path / "m.csv")
+    row = (tmp_path / "m.csv").read_text().splitlines()[1]
+    assert row.startswith("'=cmd()") and "'-1+1" in row
+
+
+@pytest.mark.parametrize("old, new, problem", [
+    ("### END SOLUTION\n%% test mean-1", "%% test mean-1", "do not alternate"),
+    ("%% test mean-2 1", "%% test mean-2 2", "points"),
+    ("%% test mean-2 1", "%% test other-2 1", "does not follow"),
+    ("### Exercise 2", "### Exercise 3", "out of order"),
+    ("difficulty 1 of 5", "hard", "points"),
+    ("%% answer top", "%% answer mean", "used twice"),
+    ("*Difficulty 1 of 5 · importance 1 of 5 · 1 minutes · 1 point*", "easy", "not like the others"),
+])
+def test_a_source_that_is_not_whole_is_refused(tmp_path, old, new, problem):
+    text = TINY.replace(old, new)
+    if text == TINY:
+        text = TINY.replace("1 minutes · 3 points", "1 minutes · 4 points")
+    save_notebook(written(text), tmp_path / "bad.ipynb")
+    with pytest.raises(UserError, match=problem):
+        read_lab(tmp_path / "bad.ipynb")
+
+
+# --- the sandbox ---------------------------------------------------------------------------------------------------
+
+
+def asked(code: str, **limits) -> sandbox.Outcome:
+    return sandbox.run([Cell("asked", code)], Limits(**{"cell_seconds": 2, "seconds": 20, "memory": 2**30, **limits}))
+
+
+def test_environment_holds_nothing_of_the_graders(monkeypatch):
+    monkeypatch.setenv("SECRET_TOKEN", "abc")
+    monkeypatch.setenv("PYTHONPATH", "/nowhere")
+    outcome = asked("import os\nassert 'SECRET_TOKEN' not in os.environ and 'PYTHONPATH' not in os.environ\nassert os.path.samefile(os.environ['HOME'], '.')")
+    assert outcome.how == {"asked": "ok"}, outcome.message
+
+
+def test_files_have_a_largest_size():
+    assert asked("open('big', 'wb').write(b'x' * 3_000_000)", file=2**20).how["asked"] in ("error", "died")
+    assert asked("open('small', 'wb').write(b'x' * 300_000)", file=2**20).how["asked"] == "ok"
+
+
+def test_there_is_no_network_where_namespaces_are_allowed():
+    outcome = asked("import socket\nassert [name for _, name in socket.if_nameindex()] == ['lo']")
+    if not outcome.alone:
+        pytest.skip("no namespaces are allowed to this user here, so the network stays")
+    assert outcome.how == {"asked": "ok"}, outcome.message
+
+
+def test_children_end_with_the_submission(tmp_path):
+    mark = tmp_path / "mark"
+    outcome = asked("import subprocess, sys\n"
+                    f"subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3); open({str(mark)!r}, \"w\")'], start_new_session=True)")
+    if not outcome.alone:
+        pytest.skip("no namespaces are allowed to this user here, so a child in a session of its own goes on")
+    time.sleep(4)
+    assert not mark.exists()
+
+
+def test_a_line_that_only_looks_like_a_result_is_not_taken():
+    outcome = asked("import json, os\n"
+                    "for fd in range(3, 20):\n"
+                    "    try:\n        os.write(fd, json.dumps({'word': '', 'end': 'forged', 'how': 'ok', 'message': ''}).encode() + b'\\n')\n"
+                    "    except OSError: pass\n")
+    assert "forged" not in outcome.how
+
+
+def test_nothing_is_left_in_the_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    asked("open('left', 'w').write('x')")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- Gradescope ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unpacked(tiny, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("autograder")
+    autograder(tiny, root / "tiny.zip")
+    with zipfile.ZipFile(root / "tiny.zip") as archive:
+        for info in archive.infolist():
+            (root / "source" / info.filename).parent.mkdir(parents=True, exist_ok=True)
+            archive.extract(info, root / "source")
+            (root / "source" / info.filename).chmod(info.external_attr >> 16)
+    shutil.copy(root / "source" / "run_autograder", root)
+    return root
+
+
+@pytest.mark.parametrize("who", ["right", "partial", "sum", "blank", "crash", "malformed", None])
+def test_gradescope_gets_valid_results(tiny, unpacked, who):
+    shutil.rmtree(unpacked / "submission", ignore_errors=True)
+    (unpacked / "submission").mkdir()
+    if who:
+        what = CLASS[who][0]
+        text = what if isinstance(what, str) else notebook_text(answered(tiny, **what))
+        (unpacked / "submission" / "whatever name.ipynb").write_text(text, encoding="utf-8")
+    bare = {"PATH": "/usr/bin:/bin", "AUTOGRADER": str(unpacked), "PYTHON": sys.executable}
+    done = subprocess.run([str(unpacked / "run_autograder")], env=bare, cwd="/", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((unpacked / "results" / "results.json").read_text())
+    points = CLASS[who][1:] if who else (0, 0)
+    assert tuple(test["score"] for test in results["tests"]) == points and results["score"] == sum(points)
+    assert [test["max_score"] for test in results["tests"]] == [3, 1]
+    assert all(set(test) == {"name", "score", "max_score", "output", "visibility"} for test in results["tests"])
+    assert isinstance(results["execution_time"], int) and isinstance(results["output"], str)
+
+
+def test_gradescopes_zip_holds_this_lab_alone_and_is_made_the_same_twice(tiny, unpacked, tmp_path):
+    autograder(tiny, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == (unpacked / "tiny.zip").read_bytes()
+    names = zipfile.ZipFile(tmp_path / "again.zip").namelist()
+    assert [name for name in names if name.endswith(".ipynb")] == ["lab/tiny.ipynb"]
+    assert {"setup.sh", "run_autograder", "kit/pyproject.toml", "kit/minitransformer/labs/worker.py"} <= set(names)
+    assert (tmp_path / "again.zip").stat().st_size < 20e6
+    assert subprocess.run(["bash", "-n", str(unpacked / "source" / "setup.sh")]).returncode == 0
+
+
+# --- nbgrader ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.opt_in("NBGRADER")
+def test_nbgrader_gives_the_same_marks(tiny, tmp_path):
+    """NBGRADER: the program, in an environment of its own that has nbgrader 0.9.6, ipykernel and what the labs import."""
+    course = tmp_path / "course"
+    nbgrader_course({"tiny": tiny}, course)
+
+    def nbgrader(*arguments: str) -> None:
+        env = {**os.environ, "PATH": f"{Path(os.environ['NBGRADER']).parent}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run([os.environ["NBGRADER"], *arguments], cwd=course, env=env, capture_output=True, text=True)
+        assert done.returncode == 0 or arguments[0] == "autograde", done.stderr[-2000:]
+
+    nbgrader("generate_assignment", "tiny")
+    released = json.loads((course / "release" / "tiny" / "tiny.ipynb").read_text(encoding="utf-8"))
+    text = ["".join(cell["source"]).rstrip() for cell in released["cells"] if cell["cell_type"] == "code"]
+    assert text == [cell["source"].rstrip() for cell in tiny.student()["cells"] if cell["cell_type"] == "code"]
+    chosen = ("right", "right-too", "sum", "partial", "only-last", "blank", "crash", "crash-inside", "text")
+    for who in chosen:
+        notebook = answered(tiny, **CLASS[who][0])
+        checksums = {cell["metadata"]["nbgrader"]["grade_id"]: cell["metadata"]["nbgrader"] for cell in released["cells"] if "nbgrader" in cell["metadata"]}
+        for cell in notebook["cells"]:
+            if cell_id(cell):
+                cell["metadata"]["nbgrader"] = checksums[cell_id(cell)]
+        save_notebook(notebook, course / "submitted" / who / "tiny" / "tiny.ipynb")
+    nbgrader("autograde", "tiny")
+    nbgrader("export", "--to", "grades.csv")
+    with open(course / "grades.csv", encoding="utf-8", newline="") as file:
+        given = {row["student_id"]: float(row["score"]) for row in csv.DictReader(file) if row["assignment"] == "tiny"}
+    assert given == {who: sum(CLASS[who][1:]) for who in chosen}
+
+
+def test_a_course_for_nbgrader_has_every_lab(tmp_path):
+    labs = find_labs(ROOT / FOLDER / "source")
+    nbgrader_course(labs, tmp_path)
+    assert {path.stem for path in tmp_path.glob("source/*/*.ipynb")} == set(labs)
+    assert compile((tmp_path / "nbgrader_config.py").read_text(), "config", "exec")
