@@ -118,6 +118,12 @@ def card_rate() -> float:
     return CARDS[CARD][0] * ASSUMED["utilisation"] / 100
 
 
+def specs() -> list[str]:
+    """Those of language models: what other models cost follows from data that would have to be fetched first."""
+    names = sorted(path.stem for path in SPECS.glob("*.toml"))
+    return [name for name in names if all(config.reads_text for config in load_spec(name).configs("smoke"))]
+
+
 def spec_configs(name: str, scale: str) -> list:
     """The runs of a spec, on a text that every copy of the kit has: for their cost the text matters only by its alphabet."""
     table = reference_table(name)
@@ -204,16 +210,16 @@ def specs_table() -> list[list[str]]:
     """Every spec at the scale of its committed runs, or the largest for a processor, and on a card: the seconds recorded, or those that follow
     from a core's rate."""
     rows = [["Spec", "Scale", "Runs", "FLOPs", "One core", f"One {CARD}"]]
-    for path in sorted(SPECS.glob("*.toml")):
-        scales = load_spec(path.stem).scales
-        runs = reference_table(path.stem)
+    for name in specs():
+        scales = load_spec(name).scales
+        runs = reference_table(name)
         processor = [scale for scale in SCALES if scale in scales and scale != "gpu"][-1] if runs is None else runs.scale.iloc[0]
         for scale in dict.fromkeys([processor, *(["gpu"] if "gpu" in scales else [])]):
-            configs = spec_configs(path.stem, scale)
+            configs = spec_configs(name, scale)
             flops = execute.stack_cost(configs)
             recorded = runs is not None and scale == processor
             core = duration(runs.seconds.sum()) if recorded else cost(core_seconds(configs) * core_rate(), "core")
-            rows.append([f"`{path.stem}`", scale, str(len(configs)), markdown(f"{flops:.1e}"), core,
+            rows.append([f"`{name}`", scale, str(len(configs)), markdown(f"{flops:.1e}"), core,
                          cost(flops, "card") if scale == "gpu" else "–"])
     return rows
 

@@ -15,7 +15,7 @@ import json
 import pandas as pd
 from docutils import nodes
 from docutils.parsers.rst import directives
-from engine import CARD, EngineDirective, cost, duration, spec_configs
+from engine import CARD, EngineDirective, cost, duration, spec_configs, specs
 from published import NBSP, list_table, markdown
 from sphinx.application import Sphinx
 
@@ -98,15 +98,15 @@ def commands() -> str:
 def card_rows() -> list[list[str]]:
     rows = [["Spec", "Runs", "*N*", "Tokens seen", "FLOPs", f"One {CARD}"]]
     everything = []
-    for path in sorted(SPECS.glob("*.toml")):
-        if "gpu" in load_spec(path.stem).scales:
-            configs = spec_configs(path.stem, "gpu")
+    for name in specs():
+        if "gpu" in load_spec(name).scales:
+            configs = spec_configs(name, "gpu")
             everything += configs
             N = [accounting.count_parameters(accounting.parameters(config.shape(1)))["N"] for config in configs]
             D = [config.steps * config.tokens_per_step for config in configs]
             spans = [span(*rounded(pd.Series(column))) for column in (N, D)]
             planned = stack_cost(configs)
-            rows.append([f"`{path.stem}`", str(len(configs)), *spans, flops(planned), cost(planned, "card")])
+            rows.append([f"`{name}`", str(len(configs)), *spans, flops(planned), cost(planned, "card")])
     planned = stack_cost(everything)
     rows.append(["**All**", str(len(dict.fromkeys(everything))), "–", "–", flops(planned), cost(planned, "card")])
     return rows
