@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from ..figures import GREY, HELD_OUT, OURS, PAPER, drawing
 
@@ -111,4 +112,44 @@ def forecast() -> Figure:
         _bare(axis, "examples, D", "loss")
         _word(axis, "measured", (0.84, 0.35), HELD_OUT)
         _word(axis, "predicted", (0.72, 0.06), OURS)
+        return figure
+
+
+def matrices() -> Figure:
+    """The six weight matrices of one layer as rectangles, sides named."""
+    with drawing(size=(5.6, 2.4)) as (figure, (axis,)):
+        left = 0.0
+        for name, width, height, colour in (("Q", 1, 1, OURS), ("K", 1, 1, OURS), ("V", 1, 1, OURS), ("out", 1, 1, OURS), ("up", 4, 1, PAPER), ("down", 1, 4, PAPER)):
+            axis.add_patch(Rectangle((left, 0), width, height, fc="none", ec=colour, lw=1.8))
+            axis.annotate(name, (left + width / 2, height / 2), ha="center", va="center", color=colour)
+            left += width + 0.35
+        axis.annotate("attention", (2.2, 1.35), ha="center", color=OURS)
+        axis.annotate("feed-forward", (7.4, 1.35), ha="center", color=PAPER)
+        axis.set(xlim=(-0.2, left), ylim=(-0.3, 4.2))
+        axis.axis("off")
+        return figure
+
+
+def shares() -> Figure:
+    """Bars of equal height for growing widths: the part of the layers grows, that of embeddings and head shrinks."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        for place, part in enumerate((0.04, 0.14, 0.35, 0.6, 0.8, 0.92)):
+            axis.bar(place, part, color=OURS)
+            axis.bar(place, 1 - part, bottom=part, color=GREY, alpha=0.5)
+        axis.axhline(0.5, color=PAPER, ls="--")
+        _bare(axis, "width", "share of all parameters", logarithmic=False)
+        _word(axis, "layers", (0.83, 0.2), "white")
+        _word(axis, "embeddings and head", (0.27, 0.75), "black")
+        _word(axis, "half", (0.045, 0.51), PAPER)
+        return figure
+
+
+def ratio() -> Figure:
+    """A ratio that falls towards one as the width grows."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.geomspace(1, 100, 100)
+        axis.semilogx(x, 1 + 1.6 / x, color=OURS)
+        axis.axhline(1, color=GREY, ls="--")
+        axis.minorticks_off()
+        axis.set(xlabel="width", ylabel="all FLOPs / 6 N D", xticks=[], yticks=[1], ylim=(0.8, 2.7))
         return figure
