@@ -13,13 +13,14 @@ from ..laws.fit import fit
 from ..laws.frontier import NOTHING
 from ..laws.law import Estimate, Law
 from .definition import Measurement
-from .domains import DOMAINS, Domain
+from .domains import DOMAINS, Domain, domain
 from .envelope import Grid, LearningCurve, beta_g, learning_curve, spread
 from .regression import triple
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FEWER = 400     # resamples of the curve of a single size
 ABOVE = 0.1   # a size has left the curve of the best where its error lies by more than this share above it, and stays there
 
 
@@ -38,11 +39,14 @@ class Capacity:
     reason: str
 
 
-def capacity(errors: pd.DataFrame, domain: Domain, above: float = ABOVE) -> Capacity:
+def capacity(errors: pd.DataFrame, of: Domain, above: float = ABOVE) -> Capacity:
     """The training-set size at which each size of model leaves the best-fit curve for good, with intervals from other draws of seeds."""
     import pandas as pd
 
     grid = Grid.of(errors)
+    if not grid.repeated:
+        return Capacity(of, errors, pd.DataFrame(columns=["N", "m", "low", "high", "left"]).astype({"left": bool}), NOTHING,
+                        "no size was trained with more than one seed")
     actual = leaving(grid.m, grid.medians, above)
     drawn = leaving(grid.m, grid.draws(), above)
     rows = []
@@ -52,11 +56,11 @@ def capacity(errors: pd.DataFrame, domain: Domain, above: float = ABOVE) -> Capa
     bends = pd.DataFrame(rows, columns=["N", "m", "low", "high", "left"])
     left = bends.left.to_numpy()
     if left.sum() < 2:
-        return Capacity(domain, errors, bends, NOTHING, f"{left.sum()} of {len(left)} sizes leave the curve of the best inside the "
+        return Capacity(of, errors, bends, NOTHING, f"{left.sum()} of {len(left)} sizes leave the curve of the best inside the "
                                                         "training sets measured: two are needed")
     x = np.log(grid.N[left]) - np.log(grid.N[left]).mean()
     slope = lambda logs: logs @ x / (x @ x)
-    return Capacity(domain, errors, bends, spread(float(slope(actual[left])), slope(drawn[:, left])), "")
+    return Capacity(of, errors, bends, spread(float(slope(actual[left])), slope(drawn[:, left])), "")
 
 
 def leaving(m: np.ndarray, medians: np.ndarray, above: float) -> np.ndarray:
@@ -79,15 +83,23 @@ def leaving(m: np.ndarray, medians: np.ndarray, above: float) -> np.ndarray:
     return np.where(near.any(-2) & later.any(-2), found, np.nan)
 
 
-def measure_capacity(runs: pd.DataFrame, name: str = "speech") -> Measurement:
-    """The exponent of the training set at which a size leaves the curve of the best, against that size."""
-    found = capacity(DOMAINS[name].errors(runs), DOMAINS[name])
-    bends = found.bends[found.bends.left]
-    more = {f"leaves_at_{row.N:.0f}": (None, row.m, row.low, row.high) for row in bends.itertuples()}
-    if found.reason or found.exponent.value is None:
-        return Measurement(None, refusal=found.reason or "where the sizes leave the curve hangs on the seeds", more=more)
-    return Measurement(*triple(found.exponent), more=more, reason="Larger models do not leave the curve at larger training sets, "
-                       "as far as these seeds can tell.")
+LISTENERS = ("speech_ctc", "speech")    # the paper's is a model with CTC
+
+
+def measure_capacity(runs: pd.DataFrame, names: tuple[str, ...] = LISTENERS) -> Measurement:
+    """The exponent of the training set at which a size leaves the curve of the best, against that size; of the first family that
+    can tell, and the others beside it."""
+    found = [capacity(domain(name).errors(runs), domain(name)) for name in names]
+    told = [one for one in found if one.exponent.value is not None]
+    more = {}
+    for one in found:
+        more |= {f"{one.domain.id}_leaves_at_{row.N:.0f}": (None, row.m, row.low, row.high) for row in one.bends[one.bends.left].itertuples()}
+    if not told:
+        why = {one.domain.name: one.reason or "where the sizes leave the curve hangs on the seeds" for one in found}
+        return Measurement(None, refusal="; ".join(f"{name}: {reason}" for name, reason in why.items()), more=more)
+    more |= {f"exponent_{one.domain.id}": (None, *triple(one.exponent)) for one in told[1:]}
+    return Measurement(*triple(told[0].exponent), more=more, reason=f"Of {told[0].domain.name}, larger models do not leave the curve at "
+                       "larger training sets, as far as these seeds can tell.")
 
 
 # --- one size's own curve ------------------------------------------------------------------------------------------
@@ -109,7 +121,8 @@ def bend(curve: LearningCurve) -> Bend:
     if curve.region is None:
         return Bend(curve, {}, NOTHING, curve.law.reason)
     errors = curve.errors[curve.errors.m >= curve.region.low]
-    single = {float(N): fit("power-floor", group.error.to_numpy(float), D=group.m.to_numpy(float), seed=group.seed.to_numpy())
+    single = {float(N): fit("power-floor", group.error.to_numpy(float), D=group.m.to_numpy(float), seed=group.seed.to_numpy(),
+                            resamples=FEWER)
               for N, group in errors.groupby("N_total")}
     known = {N: law for N, law in single.items() if law.ok and law.parameters["alpha_D"].value is not None}
     if len(known) < 2:

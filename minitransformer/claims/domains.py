@@ -51,7 +51,7 @@ class Domain:
         runs = of_spec(complete(table), self.spec)
         for name, wanted in (("arch", self.arch), ("optimiser", self.optimiser), ("n_layer", self.n_layer)):
             runs = runs[runs[name] == wanted] if wanted else runs
-        error = runs.best_loss.astype(float) if self.column == "best_loss" else runs[self.column].map(lambda curve: float(np.min(curve)))
+        error = runs.best_loss.astype(float) if self.column == "best_loss" else runs[self.column].map(np.min).astype(float)
         found = runs.assign(m=runs.unique_tokens.astype(float), error=error, N=runs.N.astype(float), N_total=runs.N_total.astype(float))
         found = found[np.isfinite(found.error) & (found.error > 0)]
         if not len(found):
@@ -65,10 +65,9 @@ class Domain:
         return found[COLUMNS].sort_values(["m", "model", "optimiser", "seed"], ignore_index=True)
 
 
-LANGUAGE = dict(error="nats per character", data="characters")
 DOMAINS = {domain.id: domain for domain in (
-    Domain("char_lm", "characters", "characters", "rhn", beta_g="hestness2017.char_lm_adam.beta_g",
-           beta_p="hestness2017.char_lm_adam.beta_p", paper="Fig. 3", optimiser="adamw", **LANGUAGE),
+    Domain("char_lm", "characters", "characters", "rhn", "characters", "nats per character", "hestness2017.char_lm_sgd.beta_g",
+           "hestness2017.char_lm_sgd.beta_p", "Fig. 3", optimiser="sgd"),
     Domain("word_lm", "words", "words", "lstm", "words", "nats per word", "hestness2017.word_lm.beta_g",
            "hestness2017.word_lm.beta_p", "Fig. 2"),
     Domain("translation", "translation", "translation", "seq2seq", "sentence pairs", "share of tokens wrong",
@@ -79,8 +78,8 @@ DOMAINS = {domain.id: domain for domain in (
            "Fig. 5", "curve_error"),
 )}
 VARIANTS = {domain.id: domain for domain in (
-    replace(DOMAINS["char_lm"], id="char_lm_sgd", name="characters, SGD", optimiser="sgd", beta_g="hestness2017.char_lm_sgd.beta_g",
-            beta_p="hestness2017.char_lm_sgd.beta_p"),
+    replace(DOMAINS["char_lm"], id="char_lm_adam", name="characters, Adam", optimiser="adamw",
+            beta_g="hestness2017.char_lm_adam.beta_g", beta_p="hestness2017.char_lm_adam.beta_p"),
     replace(DOMAINS["char_lm"], id="char_lm_transformer", name="characters, Transformer", arch="transformer", optimiser="",
             beta_g=None, beta_p=None),
     replace(DOMAINS["word_lm"], id="word_lm_2", name="words, 2 layers", n_layer=2, beta_p=None),

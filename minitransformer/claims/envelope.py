@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STRAIGHT = 0.03  # a curve is a straight line where its points lie, rms, within this share of the line's fall over the range: on a
-                 # fall from 1 to 0.5, whose logarithm is 0.69, within 2 %. Seeds alone scatter less; a bend of half the slope more.
+                 # fall from 1 to 0.5, whose logarithm is 0.69, within 2 %. A smooth bend may take so much that the slopes at both ends
+                 # differ by half to four fifths of their mean: the rule finds where the curve runs straight on the whole, and what
+                 # bend is left shows in the hold-out and in the interval, which holds the scatter about the line.
 FEWEST = 5       # training-set sizes of a region: two to hold out and three to predict them from
 HELD = 2         # largest sizes of the region that are predicted from the others
 RESAMPLES = 1000
@@ -63,8 +65,9 @@ class LearningCurve:
 
     @property
     def holdout_error(self) -> float | None:
-        """Per cent: of the held-out sizes the one that was foretold worst; positive where the forecast was too high."""
-        return float(self.foretold.error_percent[self.foretold.error_percent.abs().idxmax()]) if len(self.foretold) else None
+        """Per cent: of the held-out sizes the one that was foretold worst; positive where the forecast was too high. The region was
+        found with these sizes in it; `use.blind` finds it without."""
+        return worst(self.foretold)
 
 
 def beta_g(law: Law) -> Estimate:
@@ -113,8 +116,9 @@ def straight(points: pd.DataFrame, share: float = STRAIGHT, fewest: int = FEWEST
     for i in range(len(x)):
         for j in range(i + fewest, len(x) + 1):
             slope, level = np.polyfit(x[i:j], y[i:j], 1)
-            off = math.sqrt(np.mean((y[i:j] - level - slope * x[i:j]) ** 2)) / max(-slope * (x[j - 1] - x[i]), 1e-12)
-            if off <= share:
+            fall = -slope * (x[j - 1] - x[i])
+            off = math.sqrt(float(np.mean((y[i:j] - level - slope * x[i:j]) ** 2))) / max(fall, 1e-9)
+            if fall > 1e-9 and off <= share:
                 found.append((round(x[j - 1] - x[i], 6), -off, i, j))
     if not found:
         return None
@@ -133,21 +137,31 @@ def law_of(points: pd.DataFrame, region: Region | None | str = "all") -> Law:
 
 
 def foretell(points: pd.DataFrame, held: int = HELD) -> pd.DataFrame:
-    """The `held` largest sizes predicted by a line through the others: m, predicted, low, high, measured, error_percent.
+    """The `held` largest sizes predicted by a line through the others, as `forecast`; empty with fewer than three others."""
+    m = np.unique(points.m)
+    return forecast(points[~points.m.isin(m[-held:])], points[points.m.isin(m[-held:])])
 
-    measured: geometric mean of the seeds; low, high: where 95 % of such means should lie. Empty with fewer than three others.
+
+def forecast(known: pd.DataFrame, held: pd.DataFrame) -> pd.DataFrame:
+    """Points predicted by the line through others: one row for each of their sizes: m, predicted, low, high, measured, error_percent.
+
+    measured: geometric mean of the seeds; low, high: where 95 % of such means should lie. Empty with fewer than three sizes known.
     """
     import pandas as pd
 
     columns = ["m", "predicted", "low", "high", "measured", "error_percent"]
-    x, y = means_by_size(points)
-    if len(x) < held + 3:
+    if known.m.nunique() < 3 or not len(held):
         return pd.DataFrame(columns=columns, dtype=float)
-    rest = points[np.log(points.m) < x[-held] - 1e-9]
-    line = fit_line(np.log(rest.m.to_numpy(float)), np.log(rest.error.to_numpy(float)))
-    middle, half = line.at(x[-held:]), line.half_width(1, x[-held:] - line.centre, 1)
-    rows = np.stack([np.exp(v) for v in (x[-held:], middle, middle - half, middle + half, y[-held:])], axis=1)
+    line, (x, y) = fit_line(np.log(known.m.to_numpy(float)), np.log(known.error.to_numpy(float))), means_by_size(held)
+    middle, half = line.at(x), line.half_width(1, x - line.centre, 1)
+    with np.errstate(over="ignore"):
+        rows = np.column_stack([np.unique(held.m), *(np.exp(v) for v in (middle, middle - half, middle + half, y))])
     return pd.DataFrame(np.column_stack([rows, 100 * (rows[:, 1] / rows[:, 4] - 1)]), columns=columns)
+
+
+def worst(forecasts: pd.DataFrame) -> float | None:
+    """The error in per cent, with its sign, of the forecast that missed by most."""
+    return float(forecasts.error_percent[forecasts.error_percent.abs().idxmax()]) if len(forecasts) else None
 
 
 # --- other draws of the seeds --------------------------------------------------------------------------------------
@@ -169,6 +183,11 @@ class Grid:
         log = np.full((len(m), len(models), place.max() + 1 if len(place) else 1), np.nan)
         log[row, column, place] = np.log(errors.error.to_numpy(float))
         return cls(m, errors.groupby("model")[count].first().to_numpy(float), log)
+
+    @property
+    def repeated(self) -> bool:
+        """Whether any model was trained twice: else other draws of the seeds say nothing."""
+        return bool((np.isfinite(self.log).sum(-1) > 1).any())
 
     @property
     def medians(self) -> np.ndarray:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 WITHIN = 0.01     # the smallest model whose error is within this share of the best
 FEWEST = 4        # training-set sizes whose best size lies inside the grid
 NEIGHBOURS = 2    # sizes on either side of the best that a parabola goes through
+WIDEST = 1.0      # an interval of beta_p that is wider says nothing
 BETA_P = (0.5, 1.0)   # what the paper expects, and finds
 
 
@@ -58,8 +59,10 @@ def growth(errors: pd.DataFrame, domain: Domain, count: str = "N_total") -> Grow
     if not reason:
         x = np.log(inside.m.to_numpy())
         beta_p = least_squares(np.column_stack([x - x.mean(), np.ones(len(x))]), np.log(inside.N.to_numpy()))
-        if beta_p.value is None or beta_p.high == beta_p.low:
+        if inside.N.nunique() == 1:
             beta_p, reason = NOTHING, "the same size is best everywhere: sizes lie too far apart to see it grow"
+        elif beta_p.high - beta_p.low > WIDEST:
+            beta_p, reason = NOTHING, f"the interval of beta_p, {beta_p.low:.1f} to {beta_p.high:.1f}, is too wide to say anything"
     tried = errors[["m", count]].drop_duplicates().rename(columns={count: "N"})
     return Growth(domain, points, tried, beta_p, minima, by_parabola, reason)
 
@@ -96,7 +99,7 @@ def parabolas(errors: pd.DataFrame, count: str = "N_total", neighbours: int = NE
     return found, found.size.a if found.size is not None and len(found.size.N) >= FEWEST else NOTHING
 
 
-DOMAINS_THAT_GROW = ("word_lm", "char_lm", "char_lm_sgd", "translation", "images", "speech", "speech_ctc")
+DOMAINS_THAT_GROW = ("word_lm", "char_lm", "char_lm_adam", "translation", "images", "speech", "speech_ctc")
 
 
 def measure_growth(runs: pd.DataFrame) -> Measurement:

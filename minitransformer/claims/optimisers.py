@@ -11,14 +11,14 @@ from .. import papers
 from ..laws.frontier import NOTHING
 from ..laws.law import Estimate
 from .definition import Measurement
-from .domains import VARIANTS, DOMAINS
+from .domains import DOMAINS, VARIANTS
 from .envelope import FEWEST, LearningCurve, Region, beta_g, curve_of, law_of, means_by_size
 from .regression import least_squares, mean_of, triple
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ADAM, SGD = DOMAINS["char_lm"], VARIANTS["char_lm_sgd"]
+ADAM, SGD = VARIANTS["char_lm_adam"], DOMAINS["char_lm"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,16 +39,16 @@ class Pair:
 def compare(runs: pd.DataFrame) -> Pair:
     """Both learning curves over the cells (size of model, training set) that both optimisers were trained at.
 
-    The slope is that of the line through the differences of the two mean log errors at each training set of Adam's power-law region,
+    The slope is that of the line through the differences of the two mean log errors at each training set of SGD's power-law region,
     and its interval that of this line (Student's t): what both curves have in common, such as a bend, cancels.
     """
     errors = [one.errors(runs) for one in (ADAM, SGD)]
     cell = ["m", "n_layer", "d_model"]
     shared = errors[0][cell].drop_duplicates().merge(errors[1][cell].drop_duplicates(), on=cell)
     adam, sgd = (curve_of(part.merge(shared, on=cell), one) for part, one in zip(errors, (ADAM, SGD)))
-    region = adam.region
+    region = sgd.region
     if region is None:
-        return Pair(adam, sgd, None, NOTHING, NOTHING, adam.law.reason)
+        return Pair(adam, sgd, None, NOTHING, NOTHING, sgd.law.reason)
     (x, ours), (_, theirs) = (means_by_size(one.points[one.points.m.between(region.low, region.high)]) for one in (adam, sgd))
     if len(x) < FEWEST:
         return Pair(adam, sgd, region, NOTHING, NOTHING, f"both optimisers were trained at {len(x)} training sets of the region: "

@@ -12,7 +12,7 @@ from ..laws.fit import fit
 from ..laws.law import Estimate, Law
 from .definition import Measurement
 from .domains import DOMAINS
-from .envelope import HELD, Grid, LearningCurve, learning_curve, spread
+from .envelope import HELD, Grid, LearningCurve, curve_of, forecast, learning_curve, spread
 from .regression import triple
 
 if TYPE_CHECKING:
@@ -24,25 +24,36 @@ DOUBLING = 2.0
 
 @dataclass(frozen=True, eq=False)
 class Use:
-    """curve; error: per cent by which the held-out size that was foretold worst was missed, with other draws of the seeds; gain: per
-    cent of the error that doubling the data takes off; needed: m for TARGET times the lowest error measured."""
+    """curve; ahead: the two largest training sets as foretold by whoever had not seen them (`blind`); error: per cent by which the
+    worse forecast missed, with other draws of the seeds; gain: per cent of the error that doubling the data takes off; needed: m for
+    TARGET times the lowest error measured."""
 
     curve: LearningCurve
+    ahead: pd.DataFrame
     error: Estimate
     gain: Estimate
     needed: Estimate
 
     @property
     def decides(self) -> bool:
-        """The forecast misses by less than one doubling gains, so it can say whether a doubling was worth its price."""
+        """The forecast misses by less than one doubling gains, so it can say whether a doubling is worth its price."""
         return abs(self.error.value) < self.gain.value
 
 
 def use(curve: LearningCurve) -> Use | None:
-    """The article's uses on one curve; None where it has no law, or too few sizes to hold any out."""
-    if not curve.law.ok or not len(curve.foretold):
+    """The article's uses on one curve; None where it has no law, or had none without its two largest training sets."""
+    before, after = blind(curve)
+    if not curve.law.ok or not before.law.ok:
         return None
-    return Use(curve, missed(curve), gain(curve.law), data_for(curve.law, TARGET * lowest(curve)))
+    known = before.points[before.points.m.between(before.region.low, before.region.high)]
+    return Use(curve, forecast(known, after), missed(known, after), gain(curve.law), data_for(curve.law, TARGET * lowest(curve)))
+
+
+def blind(curve: LearningCurve, held: int = HELD) -> tuple[LearningCurve, pd.DataFrame]:
+    """The curve as it was before the `held` largest training sets were trained on, its region and law found again, and the best fits
+    of those sets."""
+    m = np.unique(curve.errors.m)
+    return curve_of(curve.errors[~curve.errors.m.isin(m[-held:])], curve.domain), curve.points[curve.points.m.isin(m[-held:])]
 
 
 def lowest(curve: LearningCurve) -> float:
@@ -50,15 +61,20 @@ def lowest(curve: LearningCurve) -> float:
     return float(curve.law.means.loss.min())
 
 
-def missed(curve: LearningCurve, held: int = HELD) -> Estimate:
-    """The forecast's error in per cent at the held-out size where it is largest, and where other draws of the seeds would put it."""
-    inside = curve.points[curve.points.m.between(curve.region.low, curve.region.high)]
-    worst = int(curve.foretold.error_percent.abs().to_numpy().argmax())
-    drawn = Grid.of(inside.assign(model=0)).mean_draws()
-    x = np.log(np.unique(inside.m))
-    slope, level = np.polyfit(x[:-held], drawn[:, :-held].T, 1)
-    off = 100 * np.expm1(level + slope * x[worst - held] - drawn[:, worst - held])
-    return spread(float(curve.foretold.error_percent.iloc[worst]), off)
+def missed(known: pd.DataFrame, held: pd.DataFrame) -> Estimate:
+    """The error in per cent of the forecast that misses by most, and where other draws of the seeds would put it; without seeds, the
+    forecast's own interval."""
+    import pandas as pd
+
+    ahead = forecast(known, held)
+    row = int(ahead.error_percent.abs().to_numpy().argmax())
+    grid, at = Grid.of(pd.concat([known, held]).assign(model=0)), ahead.iloc[row]
+    if not grid.repeated:
+        return Estimate(*(float(100 * (v / at.measured - 1)) for v in (at.predicted, at.low, at.high)))
+    x, drawn = np.log(grid.m), grid.mean_draws()
+    seen, place = np.isin(grid.m, known.m), int(np.nonzero(grid.m == at.m)[0][0])
+    slope, level = np.polyfit(x[seen], drawn[:, seen].T, 1)
+    return spread(float(at.error_percent), 100 * np.expm1(level + slope * x[place] - drawn[:, place]))
 
 
 def gain(law: Law, times: float = DOUBLING) -> Estimate:
@@ -87,14 +103,15 @@ def departs(law: Law, m, error) -> pd.DataFrame:
 
 
 def measure_use(runs: pd.DataFrame) -> Measurement:
-    """The largest error of a forecast of the two largest training sets, over all domains; what each law is good for beside it."""
-    curves = {name: learning_curve(runs, one) for name, one in DOMAINS.items()}
-    found = {name: use(curve) for name, curve in curves.items()}
-    if missing := [DOMAINS[name].name for name, one in found.items() if one is None]:
-        return Measurement(None, refusal=f"no forecast can be tested of {', '.join(missing)}: the power law holds for too few sizes")
-    more = {}
+    """The largest error of a forecast of the two largest training sets, over the domains that have a law; what each is
+    good for beside it."""
+    found = {name: one for name, domain in DOMAINS.items() if (one := use(learning_curve(runs, domain))) is not None}
+    if not found:
+        return Measurement(None, refusal="no forecast can be tested: the power law holds for too few sizes of training set everywhere")
+    more = {"domains": (None, float(len(found)), None, None)}
     for name, one in found.items():
-        more |= {f"{name}_missed_percent": (None, *triple(one.error)), f"{name}_doubling_percent": (None, *triple(one.gain))}
+        more |= {f"{name}_missed_percent": (None, *triple(one.error)), f"{name}_inside_percent": (None, one.curve.holdout_error, None, None),
+                 f"{name}_doubling_percent": (None, *triple(one.gain))}
         if one.needed.value is not None:
             more[f"{name}_data_for_target"] = (None, *triple(one.needed))
     worst = max(found.values(), key=lambda one: abs(one.error.value))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from minitransformer import claims, papers
 from minitransformer.claims import capacity as fixed, growth as sizes, optimisers, regions, use as uses
-from minitransformer.claims.domains import DOMAINS, VARIANTS, Domain
+from minitransformer.claims.domains import DOMAINS, Domain, domain
 from minitransformer.claims.envelope import LearningCurve, beta_g, law_of, learning_curve, means_by_size
 from minitransformer.errors import UserError
 from minitransformer.laws.law import Law, short
@@ -332,7 +332,7 @@ def use_figure(found: dict[str, uses.Use]) -> Figure:
     with drawing(size=(5.6, 1.2 + 0.85 * len(found))) as (figure, (axis,)):
         for row, one in enumerate(found.values()):
             axis.barh(row, 2 * one.gain.value, left=-one.gain.value, height=0.72, color=OURS, alpha=0.15, lw=0)
-            for shift, f in zip((-0.16, 0.16), one.curve.foretold.itertuples()):
+            for shift, f in zip((-0.16, 0.16), one.ahead.itertuples()):
                 low, high = (100 * (end / f.measured - 1) for end in (f.low, f.high))
                 axis.errorbar(f.error_percent, row + shift, xerr=[[f.error_percent - low], [high - f.error_percent]], fmt="D", ms=5,
                               mfc="white", color=HELD_OUT, capsize=4, lw=1.4)
@@ -366,12 +366,12 @@ def departure_figure(curve: LearningCurve, departures: pd.DataFrame, name: str =
 # --- from the runs behind a claim ----------------------------------------------------------------------------------
 
 
-def power_law_figure(domain: Domain, runs: pd.DataFrame) -> Figure:
-    return curve_figure(learning_curve(runs, domain))
+def power_law_figure(of: Domain, runs: pd.DataFrame) -> Figure:
+    return curve_figure(learning_curve(runs, of))
 
 
 def claimed_regions(runs: pd.DataFrame) -> Figure:
-    found = [regions.find_regions(learning_curve(runs, VARIANTS.get(name) or DOMAINS[name])) for name in regions.CANDIDATES]
+    found = [regions.find_regions(learning_curve(runs, domain(name))) for name in regions.CANDIDATES]
     return regions_figure(next((one for one in found if not one.reason), found[0]))
 
 
@@ -380,7 +380,8 @@ def claimed_growth(runs: pd.DataFrame) -> Figure:
 
 
 def claimed_capacity(runs: pd.DataFrame) -> Figure:
-    return capacity_figure(fixed.capacity(DOMAINS["speech"].errors(runs), DOMAINS["speech"]))
+    found = [fixed.capacity(domain(name).errors(runs), domain(name)) for name in fixed.LISTENERS]
+    return capacity_figure(next((one for one in found if one.exponent.value is not None), found[0]))
 
 
 def claimed_use(runs: pd.DataFrame) -> Figure:
@@ -390,7 +391,7 @@ def claimed_use(runs: pd.DataFrame) -> Figure:
 
 CLAIMS = {
     "baidu.power_law.transformer": transformer_figure,
-    **{f"baidu.power_law.{name}": partial(power_law_figure, domain) for name, domain in DOMAINS.items()},
+    **{f"baidu.power_law.{name}": partial(power_law_figure, one) for name, one in DOMAINS.items()},
     "baidu.regions": claimed_regions,
     "baidu.model_growth": claimed_growth,
     "baidu.capacity": claimed_capacity,
