@@ -295,7 +295,7 @@ def test_single_sizes_have_a_constant_and_the_best_are_flatter():
         assert value == pytest.approx(3 * float(N) ** -0.35, rel=0.15)
         assert measured.more[f"single_{N}"][1] == pytest.approx(-0.5, abs=0.1)
     assert measured.low > 0 and IDS["baidu.translation_bend"].agrees(measured, None)
-    assert IDS["baidu.translation_bend"].claim(runs[runs.d_model < 33]).verdict == claims.AGREES
+    assert IDS["baidu.translation_bend"].claim(runs).verdict == claims.AGREES
     lines = capacity.measure_bend(table("translation", valley(curvature=1e-6), noise=0.003, widths=WIDTHS[:2]))
     assert lines.value is None or not IDS["baidu.translation_bend"].agrees(lines, None)
 
