@@ -14,6 +14,7 @@ from typing import Annotated, Optional
 import typer
 
 from . import cli_labs, cli_laws
+from .cli_capstone import app as capstone_app
 from .cli_laws import AsJson, Workers, print_json
 from .errors import UserError
 
@@ -22,6 +23,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
                        "Start with `minitransformer replicate`: it trains what is missing, fits, and prints the claims.")
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The data to train on: what there is, and fetching it.")
 app.add_typer(data_app, name="data")
+app.add_typer(capstone_app, name="capstone")
 
 Scale = Annotated[str, typer.Option(help="smoke: seconds; laptop: minutes on two cores; hours: two cores for some hours; gpu: one large card.")]
 Store = Annotated[Optional[str], typer.Option(help="Where finished runs are: a folder, or an address such as s3://bucket/runs. "
