@@ -62,10 +62,13 @@ def test_a_domain_reads_its_own_runs_and_its_own_error():
 
 
 def test_errors_of_zero_have_no_place_on_log_axes_and_trials_are_no_seeds():
-    runs = table(seeds=2, noise=0.01)
-    nought = runs.assign(curve_error=[[0.5, 0.0] if m == 500 else c for m, c in zip(runs.unique_tokens, runs.curve_error)])
-    assert set(DOMAINS["images"].errors(nought).m) == set(DOUBLINGS) - {500}
-    trials = runs[runs.seed == 0].assign(lr=1.0, curve_error=[[1e-6]] * (len(runs) // 2))
+    runs = table(noise=0.01)
+    best = best_fits(DOMAINS["images"].errors(runs)).set_index("m").d_model
+    for width, gone in ((best[500], {500}), (96, set())):
+        nought = (runs.unique_tokens == 500) & (runs.d_model == width) & (runs.seed == 1)
+        found = DOMAINS["images"].errors(runs.assign(curve_error=[[0.5, 0.0] if n else c for n, c in zip(nought, runs.curve_error)]))
+        assert set(found.m) == set(DOUBLINGS) - gone and not len(found[(found.m == 500) & (found.d_model == width)])
+    trials = runs[runs.seed == 0].assign(lr=1.0, curve_error=[[1e-6]] * (len(runs) // 3))
     both = pd.concat([trials, runs], ignore_index=True)
     pd.testing.assert_frame_equal(DOMAINS["images"].errors(both), DOMAINS["images"].errors(runs))
 

@@ -93,7 +93,8 @@ def measure_capacity(runs: pd.DataFrame, names: tuple[str, ...] = LISTENERS) -> 
     told = [one for one in found if one.exponent.value is not None]
     more = {}
     for one in found:
-        more |= {f"{one.domain.id}_leaves_at_{row.N:.0f}": (None, row.m, row.low, row.high) for row in one.bends[one.bends.left].itertuples()}
+        more |= {f"{one.domain.id}_leaves_at_{row.N:.0f}": (None, row.m, row.low, row.high)
+                 for row in one.bends[one.bends.left].itertuples()}
     if not told:
         why = {one.domain.name: one.reason or "where the sizes leave the curve hangs on the seeds" for one in found}
         return Measurement(None, refusal="; ".join(f"{name}: {reason}" for name, reason in why.items()), more=more)

@@ -43,8 +43,9 @@ class Domain:
         """One row a run: training-set size m, N and N_total (parameters), model (index of the size, small to large), its
         n_layer and d_model, optimiser, seed, and the lowest validation error.
 
-        Runs that have seen no right or no finite error are left out, and so are trials: of settings that differ in more than size
-        and seed, those with the most seeds are kept, and of these the ones whose median is lowest.
+        Trials are left out: of settings that differ in more than size and seed, those with the most seeds are kept, and of these the
+        ones whose median is lowest. So are training sets on which the best model made no error at all with some seed: what is left
+        there is less than the validation set can show, and has no logarithm.
         """
         import pandas as pd
 
@@ -53,16 +54,25 @@ class Domain:
             runs = runs[runs[name] == wanted] if wanted else runs
         error = runs.best_loss.astype(float) if self.column == "best_loss" else runs[self.column].map(np.min).astype(float)
         found = runs.assign(m=runs.unique_tokens.astype(float), error=error, N=runs.N.astype(float), N_total=runs.N_total.astype(float))
-        found = found[np.isfinite(found.error) & (found.error > 0)]
+        found = found[np.isfinite(found.error)]
         if not len(found):
             return pd.DataFrame(columns=COLUMNS, dtype=float)
         cell, tuned = ["m", *SHAPE, "optimiser"], [name for name in TUNED if name in found]
         groups = found.groupby([*cell, *tuned]).error.agg(["size", "median"]).reset_index()
         chosen = groups.sort_values(["size", "median"], ascending=[False, True]).drop_duplicates(cell)
         found = found.merge(chosen[[*cell, *tuned]], on=[*cell, *tuned])
+        found = _countable(found)
         sizes = found[["N_total", *SHAPE]].drop_duplicates().sort_values(["N_total", *SHAPE], ignore_index=True)
         found = found.merge(sizes[SHAPE].assign(model=np.arange(len(sizes))), on=SHAPE)
         return found[COLUMNS].sort_values(["m", "model", "optimiser", "seed"], ignore_index=True)
+
+
+def _countable(runs: pd.DataFrame) -> pd.DataFrame:
+    """Without training sets whose best model has a seed without error, and without other models that have one."""
+    cells = runs.groupby(["m", *SHAPE, "optimiser"]).error.agg(["median", "min"]).reset_index()
+    best = cells.sort_values(["median", "min"]).drop_duplicates("m")
+    kept = cells[(cells["min"] > 0) & cells.m.isin(best.m[best["min"] > 0])]
+    return runs.merge(kept[["m", *SHAPE, "optimiser"]], on=["m", *SHAPE, "optimiser"])
 
 
 DOMAINS = {domain.id: domain for domain in (

@@ -27,9 +27,10 @@ BETA_P = (0.5, 1.0)   # what the paper expects, and finds
 
 @dataclass(frozen=True, eq=False)
 class Growth:
-    """points: m, N (the smallest within 1 % of the best), best (N of the best), error, sizes (tried), inside (neither the smallest
-    nor the largest tried); tried: m, N of every size. beta_p: slope of log N over log m through those inside; minima, by_parabola: N at the minimum of a
-    parabola for each m, and its slope. reason: why there is no beta_p, or empty."""
+    """points: m, N (the smallest within 1 % of the best), best (N of the best), error, sizes (how many were tried), inside (N is
+    neither the smallest nor the largest tried), edge (which it is); tried: m, N of every size. beta_p: slope of log N over log m
+    through those inside; minima, by_parabola: N at the minimum of a parabola for each m, and its slope. reason: why there is no
+    beta_p, or empty."""
 
     domain: Domain
     points: pd.DataFrame

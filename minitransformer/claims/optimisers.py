@@ -69,7 +69,8 @@ def measure_optimisers(runs: pd.DataFrame) -> Measurement:
         return Measurement(None, refusal=found.reason, more=more)
     more["error_ratio"] = (1 + papers.value("hestness2017.char_lm_adam.offset"), *triple(found.ratio))
     more["paper_difference"] = (paper_difference(), *triple(found.slope))
-    return Measurement(*triple(found.slope), more=more, reason="The better optimiser turns the line: its lead changes with the training set.")
+    return Measurement(*triple(found.slope), more=more,
+                       reason="The better optimiser turns the line: its lead changes with the training set.")
 
 
 def paper_difference() -> float:

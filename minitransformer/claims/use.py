@@ -110,7 +110,8 @@ def measure_use(runs: pd.DataFrame) -> Measurement:
         return Measurement(None, refusal="no forecast can be tested: the power law holds for too few sizes of training set everywhere")
     more = {"domains": (None, float(len(found)), None, None)}
     for name, one in found.items():
-        more |= {f"{name}_missed_percent": (None, *triple(one.error)), f"{name}_inside_percent": (None, one.curve.holdout_error, None, None),
+        more |= {f"{name}_missed_percent": (None, *triple(one.error)),
+                 f"{name}_missed_inside_percent": (None, one.curve.holdout_error, None, None),
                  f"{name}_doubling_percent": (None, *triple(one.gain))}
         if one.needed.value is not None:
             more[f"{name}_data_for_target"] = (None, *triple(one.needed))

@@ -35,6 +35,10 @@ def transformer_figure(runs: pd.DataFrame) -> Figure:
 # --- one curve -----------------------------------------------------------------------------------------------------
 
 
+def minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
 def sizes_of(domain: Domain) -> str:
     return f"training set, m ({domain.data})"
 
@@ -85,20 +89,20 @@ def curve_figure(curve: LearningCurve) -> Figure:
         if curve.law.ok:
             draw_law(axis, curve.law)
             ours = curve.beta_g
-            notes.append((f"best fits: $\\beta_g$ = {ours.value:.3f} ({ours.low:.3f} to {ours.high:.3f})".replace("-", "\N{MINUS SIGN}"), OURS))
+            notes.append((minus(f"best fits: $\\beta_g$ = {ours.value:.3f} ({ours.low:.3f} to {ours.high:.3f})"), OURS))
             if curve.domain.beta_g:
                 paper = papers.value(curve.domain.beta_g)
                 ends = np.array(curve.law.range)
                 middle = np.sqrt(ends.prod())
                 axis.plot(ends, curve.law.predict(middle).value * (ends / middle) ** paper, color=PAPER, ls=DASHES, lw=1.5, zorder=2)
-                notes.append((f"Hestness 2017, dashed: {paper:.3f}".replace("-", "\N{MINUS SIGN}"), PAPER))
+                notes.append((minus(f"Hestness 2017, dashed: {paper:.3f}"), PAPER))
         else:
             notes.append(("no power-law region", PAPER))
         if len(curve.foretold):
             f = curve.foretold
             axis.errorbar(f.m, f.predicted, [f.predicted - f.low, f.high - f.predicted], fmt="D", ms=5, mfc="white", color=HELD_OUT,
                           capsize=5, lw=1.4, ls="none", zorder=5)
-            missed = " and ".join(f"{v:+.1f} %" for v in f.error_percent).replace("-", "\N{MINUS SIGN}")
+            missed = minus(" and ".join(f"{v:+.1f} %" for v in f.error_percent))
             notes.append((f"foretold from the others: {missed}", HELD_OUT))
         notes.append(("thin: each size, dark for large", GREY))
         _room(axis, len(notes))
@@ -109,9 +113,11 @@ def curve_figure(curve: LearningCurve) -> Figure:
 
 
 def _room(axis: Axes, lines: int, below: bool = False) -> None:
-    """Room for lines of notes above the curve, or below it."""
+    """Room for lines of notes above what is drawn, or below it."""
+    points = 72 * axis.get_position().height * axis.figure.get_figheight()
+    share = min((15 * lines + 10) / points, 0.6)
     low, high = axis.get_ylim()
-    more = (high / low) ** (0.075 * lines)
+    more = (high / low) ** (share / (1 - share))
     axis.set_ylim(low / more if below else low, high if below else high * more)
 
 
@@ -128,7 +134,7 @@ def curves_side_by_side(curves: Sequence[LearningCurve]) -> Figure:
             lines = [(curve.domain.name, "#333333")]
             if curve.law.ok:
                 draw_law(axis, curve.law)
-                lines.append((f"$\\beta_g$ = {curve.beta_g.value:.3f}".replace("-", "\N{MINUS SIGN}"), OURS))
+                lines.append((minus(f"$\\beta_g$ = {curve.beta_g.value:.3f}"), OURS))
             _room(axis, 2)
             note(axis, lines)
             axis.set_xlabel(f"m ({curve.domain.data})")
@@ -153,7 +159,8 @@ def regions_figure(found: regions.Regions) -> Figure:
         if law.ok:
             draw_law(axis, law)
             ends = axis.get_xlim()
-            for border, name, colour in ((found.first, "end of the small-data region", PAPER), (found.second, "end of the power law", HELD_OUT)):
+            for border, name, colour in ((found.first, "end of the small-data region", PAPER),
+                                         (found.second, "end of the power law", HELD_OUT)):
                 if border.value is not None:
                     axis.axvline(border.value, color=colour, ls=":", lw=1.5)
                     axis.axvspan(max(border.low, ends[0]), min(border.high, ends[1]), color=colour, alpha=0.12, lw=0)
@@ -196,7 +203,7 @@ def growth_figure(found: Sequence[sizes.Growth]) -> Figure:
             ends = np.log([one.points.m.min(), one.points.m.max()])
             if one.beta_p.value is not None:
                 axis.plot(np.exp(ends), np.exp(y.mean() + one.beta_p.value * (ends - x.mean())), color=OURS)
-                lines.append((f"$\\beta_p$ = {one.beta_p.value:.2f} ({one.beta_p.low:.2f} to {one.beta_p.high:.2f})", OURS))
+                lines.append((minus(f"$\\beta_p$ = {one.beta_p.value:.2f} ({one.beta_p.low:.2f} to {one.beta_p.high:.2f})"), OURS))
             else:
                 lines.append(("$\\beta_p$ cannot be told", OURS))
             if one.by_parabola.value is not None:
@@ -235,11 +242,13 @@ def capacity_figure(found: fixed.Capacity) -> Figure:
         left.axhline(100 * fixed.ABOVE, color=GREY, ls=":", lw=1.3)
         left.set_yscale("symlog", linthresh=10)
         left.set_ylim(-1, None)
-        left.set_yticks([0, 10, 100] if over.max().max() < 300 else [0, 10, 100, 1000], ["0", "10", "100"] if over.max().max() < 300 else ["0", "10", "100", "1000"])
+        ticks = [0, 10, 100, 1000][: 3 if over.max().max() < 300 else 4]
+        left.set_yticks(ticks, map(str, ticks))
         known = found.bends[found.bends.left]
         for row in known.itertuples():
             left.plot(row.m, 100 * fixed.ABOVE, "D", mfc="white", mec=shades[row.N], ms=6, zorder=5)
-            right.errorbar(row.N, row.m, [[row.m - row.low], [row.high - row.m]], fmt="D", color=shades[row.N], mfc="white", ms=6, capsize=4)
+            right.errorbar(row.N, row.m, [[row.m - row.low], [row.high - row.m]], fmt="D", color=shades[row.N], mfc="white", ms=6,
+                           capsize=4)
         lines = [(found.domain.name, "#333333")]
         if found.exponent.value is not None:
             N = np.array([known.N.min(), known.N.max()])
@@ -274,11 +283,11 @@ def bend_figure(found: fixed.Bend) -> Figure:
             text, law = f"N = {short(float(f'{N:.2g}'))}", found.single.get(float(N))
             if law is not None and law.ok and law.parameters["alpha_D"].value is not None:
                 draw_law(axis, law, colour, band=False)
-                text += f": {-law.parameters['alpha_D'].value:.2f}".replace("-", "\N{MINUS SIGN}")
+                text += minus(f": {-law.parameters['alpha_D'].value:.2f}")
             lines.append((text, colour))
         if curve.law.ok:
             draw_law(axis, curve.law, "black")
-            lines.append((f"the best: {curve.beta_g.value:.3f}".replace("-", "\N{MINUS SIGN}"), "black"))
+            lines.append((minus(f"the best: {curve.beta_g.value:.3f}"), "black"))
         _room(axis, len(lines))
         note(axis, lines)
         axis.set_xlabel(sizes_of(curve.domain))
@@ -303,7 +312,7 @@ def optimisers_figure(found: optimisers.Pair) -> Figure:
             law, text = law_of(curve.points, found.region), name
             if law.ok:
                 draw_law(top, law, colour)
-                text += f": $\\beta_g$ = {beta_g(law).value:.3f}".replace("-", "\N{MINUS SIGN}")
+                text += minus(f": $\\beta_g$ = {beta_g(law).value:.3f}")
             lines.append((text, colour))
         (x, adam), (z, sgd) = (means_by_size(curve.points) for curve in (found.adam, found.sgd))
         both = np.isin(x, z)
@@ -314,7 +323,8 @@ def optimisers_figure(found: optimisers.Pair) -> Figure:
         if found.slope.value is not None:
             ends = np.log([found.region.low, found.region.high])
             bottom.plot(np.exp(ends), found.ratio.value * np.exp(found.slope.value * (ends - ends.mean())), color="#333333", lw=1.5)
-            lines.append((f"slopes differ by {found.slope.value:+.3f} ({found.slope.low:+.3f} to {found.slope.high:+.3f})".replace("-", "\N{MINUS SIGN}"), "#333333"))
+            slope = found.slope
+            lines.append((minus(f"slopes differ by {slope.value:+.3f} ({slope.low:+.3f} to {slope.high:+.3f})"), "#333333"))
         lines.append((f"Hestness 2017, dashed below: {offset:g}", PAPER))
         _room(top, len(lines))
         note(top, lines)
@@ -341,7 +351,7 @@ def use_figure(found: dict[str, uses.Use]) -> Figure:
         axis.invert_yaxis()
         axis.grid(False, axis="y")
         axis.set_xlabel("foretold minus measured (% of the error)")
-        axis.set_title("diamonds: forecasts of the two largest sets; bars: one doubling's gain", fontsize=10.5)
+        axis.set_title("forecasts (diamonds) and one doubling's gain (bars)", fontsize=10.5)
     return figure
 
 
