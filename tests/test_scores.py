@@ -102,6 +102,24 @@ def test_a_size_whose_runs_are_not_all_there_waits(store, tmp_path):
     assert tool.choose(("speech",), str(part.path), "smoke") == []
 
 
+def test_a_size_whose_rate_is_still_sought_waits(store, tmp_path, monkeypatch):
+    """Of two widths one has all its trials and its run, the other only a trial."""
+    plain = {**MADE["translation"].scales["smoke"], "train_tokens": [8], "seed": [0]}
+    tuning = dataclasses.replace(MADE["translation"], tune={"lr": [0.5, 1.0, 2.0]}, scales={"smoke": plain})
+    monkeypatch.setattr(tool, "load_spec", lambda name: tuning)
+    part = RunStore(tmp_path / "part")
+    for width in (2, 8):
+        for configs in dataclasses.replace(tuning, scales={"smoke": {**plain, "d_model": [width]}}).rounds("smoke", part):
+            sweep(configs[:1] if width == 8 else configs, part, workers=1, quiet=True)
+            if width == 8:
+                break
+    assert len(tuning.final("smoke", part)) == 1 and tool.choose(("translation",), str(part.path), "smoke") == []
+    for configs in tuning.rounds("smoke", part):
+        sweep(configs, part, workers=1, quiet=True)
+    (one,) = tool.choose(("translation",), str(part.path), "smoke")
+    assert one.config in tuning.final("smoke", part)
+
+
 def test_every_best_fit_gets_its_scores_once(store, out, monkeypatch, capsys):
     assert call(store, out, "--largest", "8") == 0 and len(tool.read(out)) == 1
     first = out.read_text(encoding="utf-8")

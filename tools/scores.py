@@ -83,9 +83,11 @@ def best(table: pd.DataFrame, domain: Domain) -> Iterator[Chosen]:
 
 def from_store(spec: str, store: RunStore, scale: str) -> pd.DataFrame:
     """The finished runs of a spec's scale, but for the training sizes of which some are missing."""
-    wanted = load_spec(spec).final(scale, store)
+    grid = load_spec(spec)
+    wanted = grid.final(scale, store)
     runs = store.runs(wanted)
-    waiting = {(config.arch, config.train_tokens) for config in set(wanted) - {run.config for run in runs}}
+    missing = {*wanted, *grid.waiting(scale, store)} - {run.config for run in runs}  # and those whose rate is still sought
+    waiting = {(config.arch, config.train_tokens) for config in missing}
     return run_table([run for run in runs if (run.config.arch, run.config.train_tokens) not in waiting], scale)
 
 
@@ -179,7 +181,8 @@ def main(arguments: list[str] | None = None) -> int:
         missing = [one for one in chosen if one.config.id not in there]
         print(f"{len(chosen)} best fits, {len(chosen) - len(missing)} scored already", flush=True)
         if given.dry_run:
-            print(*(one.title for one in missing), sep="\n")
+            for one in missing:
+                print(one.title)
             return 0
         for one, entry in entries(missing, max(1, given.workers)):
             if isinstance(entry, UserError):
