@@ -11,7 +11,7 @@ import typer
 
 from .errors import UserError
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Run the capstone for a class: accounts, the training service, marks.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The capstone for a class: accounts, server, marks.")
 LogFolder = Annotated[Path, typer.Option("--log", help="The folder that keeps the log of this class.")]
 AccountsFile = Annotated[Path, typer.Option("--accounts", help="The file that `capstone accounts` made.")]
 

@@ -46,7 +46,8 @@ def test_a_mistake_in_a_process_of_its_own(arguments):
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["replicate", "--help"], ["sweep", "--help"], ["claims", "--help"],
                                        ["data", "--help"], ["data", "list", "--help"], ["data", "get", "--help"], ["fit", "--help"],
-                                       ["plan", "--help"], ["diagnose", "--help"], ["design", "--help"], ["grade", "--help"]])
+                                       ["plan", "--help"], ["diagnose", "--help"], ["design", "--help"], ["grade", "--help"], ["capstone", "--help"],
+                                       ["capstone", "accounts", "--help"], ["capstone", "serve", "--help"], ["capstone", "marks", "--help"]])
 def test_help_teaches(arguments):
     result = here(*arguments)
     assert result.returncode == 0 and "Usage" in result.stdout and len(result.stdout) > 150

@@ -11,8 +11,8 @@ from .trainings import SEEDS, Recipe, Training
 
 @dataclass(frozen=True)
 class Terms:
-    """target: FLOPs of the run to foretell; dearest_answer: FLOPs of the dearest training that is answered. sizes, steps: what
-    real runs there are, everything between them is interpolated. seeds: of each. oversized, dearest: the named held-out runs."""
+    """target: FLOPs of the run to foretell; dearest_answer: FLOPs of the dearest training that is answered. sizes, steps: of
+    the real runs that can be bought, everything between them is interpolated. seeds: of each. oversized, dearest: the named held-out runs."""
 
     target: int
     dearest_answer: int
@@ -25,8 +25,9 @@ class Terms:
 
     @classmethod
     def of(cls, challenge: Challenge) -> Terms:
-        surface = challenge.surface
-        return cls(challenge.target, challenge.budget, surface.recipe, tuple(map(int, surface.sizes)), tuple(map(int, surface.lengths)), SEEDS,
+        surface, recipe = challenge.surface, challenge.surface.recipe
+        sizes = [int(N) for N in surface.sizes if recipe.flops(Training(int(N), int(surface.lengths[0]))) <= challenge.budget]
+        return cls(challenge.target, challenge.budget, recipe, tuple(sizes), tuple(map(int, surface.lengths)), SEEDS,
                    **challenge.named)
 
     @classmethod
