@@ -29,6 +29,7 @@ from pathlib import Path
 from minitransformer.capstone import Service, accounts, service as calls
 from minitransformer.capstone.ledger import NAME, parse
 from minitransformer.capstone.trainings import Refusal
+from minitransformer.files import cores
 
 BUDGET = 4 * 10**11
 COMMAND = (sys.executable, "-m", "minitransformer.cli", "capstone", "serve")
@@ -162,6 +163,7 @@ def main() -> int:
     for name, default in (("threads", 50), ("accounts", 25), ("questions", 40), ("kills", 5), ("seed", 0)):
         options.add_argument(f"--{name}", type=int, default=default)
     given = options.parse_args()
+    busy = f", {os.getloadavg()[0]:.0f} other processes at work" if hasattr(os, "getloadavg") else ""
     with tempfile.TemporaryDirectory() as folder:
         there, told, seconds = attack(Path(folder), given.threads, given.accounts, given.questions, given.kills, given.seed)
         try:
@@ -171,6 +173,7 @@ def main() -> int:
     calls = sorted(s for t in told for s in t.seconds)
     refused = [status for t in told for status in t.refused]
     answered = sum(entry["kind"] == "answer" for entry in entries)
+    print(f"{cores()} cores{busy}: python benchmarks/capstone_load.py {' '.join(sys.argv[1:])}".rstrip())
     print(f"{given.threads} threads, {given.accounts} accounts of {BUDGET:.0e} FLOPs, {given.kills} kills: {len(calls)} calls in {seconds:.1f} s, restarts included")
     print(f"{answered} trainings charged; {len(calls) - len(refused) - answered} calls for one that was already paid; "
           f"{refused.count(402)} refused for want of FLOPs, {len(refused) - refused.count(402)} for another reason")

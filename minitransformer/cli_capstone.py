@@ -75,6 +75,8 @@ def serve(accounts: AccountsFile, log: LogFolder,
     print(f"capstone: {len(known)} accounts, {len(ledger.entries)} lines in the log, listening on {server.url}", file=sys.stderr, flush=True)
     try:
         server.serve_forever()
+    except KeyboardInterrupt:
+        print("capstone: stopped; the log is kept, the same command goes on from here", file=sys.stderr)
     finally:
         ledger.close()
 

@@ -208,7 +208,7 @@ def test_threads_that_race_for_the_last_flops_do_not_overdraw():
 
 def test_budgets_that_are_none_are_refused():
     for budget in (0, -1, float("nan"), "lots", True, 1e30):
-        with pytest.raises(UserError, match="budget must be"):
+        with pytest.raises(UserError, match="budget must"):
             Service.local("ann", budget)
 
 
@@ -361,6 +361,18 @@ def test_what_the_server_refuses_is_one_line_of_json_and_costs_nothing(served, b
     assert (found, list(answer)) == (status, ["error"])
     assert answer["error"] and "\n" not in answer["error"] and len(answer["error"]) < 250
     assert served.desk.account("ann").spent == 0
+
+
+def test_a_fault_of_the_server_is_told_and_charges_nothing(served, monkeypatch, capsys):
+    monkeypatch.setattr(Surface, "loss", lambda *_: 1 / 0)
+    assert post(served, b'{"id": "a", "params": 13824, "steps": 500}')[0] == 500
+    assert "ZeroDivisionError" in capsys.readouterr().err and served.desk.account("ann").spent == 0
+
+
+@pytest.mark.parametrize("length, status", [("-1", 411), ("4.0", 411), ("", 411), ("4097", 413), ("0" * 20 + "99999999", 413), ("9" * 5000, 413)])
+def test_a_length_is_a_number_and_small(served, length, status):
+    text = f"POST /v1/train HTTP/1.1\r\nAuthorization: Bearer {served.accounts[0].token}\r\nContent-Length: {length}\r\n\r\n"
+    assert raw(served, text.encode())[0] == status
 
 
 def test_broken_requests_do_not_stop_the_server(served):

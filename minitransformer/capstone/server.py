@@ -98,6 +98,11 @@ class Handler(BaseHTTPRequestHandler):
             status, answer = 200, ways[self.path](student, body)
         except Refusal as no:
             status, answer = no.status, {"error": str(no)}
+        except Exception as problem:
+            if isinstance(problem, (ConnectionError, TimeoutError)):
+                raise
+            print(f"capstone: {self.path[:80]}: {type(problem).__name__}: {problem}", file=sys.stderr, flush=True)
+            status, answer = 500, {"error": "the server has a fault: tell your instructor, who finds it among the server's own messages"}
         self._send(status, answer)
 
     def _body(self) -> dict[str, Any]:
@@ -106,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding") or not (length.isascii() and length.isdigit()):
             self.close_connection = True
             raise Refusal("a request needs a Content-Length", 411)
-        if int(length[:9]) > LONGEST_BODY:
+        if len(length) > 9 or int(length) > LONGEST_BODY:
             self.close_connection = True
             raise Refusal(f"a request has at most {LONGEST_BODY} bytes", 413)
         text = self.rfile.read(int(length))

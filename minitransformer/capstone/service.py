@@ -16,7 +16,7 @@ from .desk import Account, Answer, Desk
 from .forecast import Forecast
 from .ledger import Ledger
 from .terms import Terms
-from .trainings import Refusal, Training
+from .trainings import LARGEST, Refusal, Training, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,10 +50,8 @@ class Service:
     def local(cls, student: str = "me", budget: float | None = None, log: str | Path | None = None) -> Service:
         """An account in this process. budget: FLOPs, a thirtieth of the target unless given. log: a folder that keeps it for the next time."""
         challenge = ladder()
-        granted = challenge.budget if budget is None else budget
-        if isinstance(granted, bool) or not isinstance(granted, (int, float)) or not 0 < granted < 1e21:
-            raise UserError(f"budget must be a number of FLOPs above zero, not {repr(budget)[:40]}")
-        return cls(_Local(student, Desk(challenge, {student: int(granted)}, Ledger(None if log is None else Path(log)))))
+        granted = challenge.budget if budget is None else int(number("budget", budget, LARGEST * 10**6))
+        return cls(_Local(student, Desk(challenge, {student: granted}, Ledger(None if log is None else Path(log)))))
 
     @classmethod
     def remote(cls, url: str, token: str) -> Service:
