@@ -159,6 +159,16 @@ def test_how_far_from_a_line_is_a_share_of_its_fall():
         assert again == (region and replace(region, low=3 * region.low, high=3 * region.high, off=pytest.approx(region.off)))
 
 
+def test_no_curve_is_straighter_than_its_seeds_show():
+    m = np.array(DOUBLINGS, float)
+    zigzag = m**-0.1 * np.exp(0.05 * (-1.0) ** np.arange(9))
+    once = pd.DataFrame({"m": m, "error": zigzag})
+    noisy = pd.DataFrame({"m": np.repeat(m, 3), "error": np.repeat(zigzag, 3) * np.tile(np.exp([-0.1, 0.0, 0.1]), 9)})
+    assert straight(once) is None and straight(noisy).sizes == 9
+    bent = m**-0.1 * np.exp(-0.1 * np.log(m / 500) ** 2)
+    assert straight(noisy.assign(error=np.repeat(bent, 3))) is None
+
+
 def test_the_two_largest_sizes_are_foretold_from_the_others():
     points = pd.DataFrame({"m": np.repeat(DOUBLINGS, 2), "error": np.repeat(np.array(DOUBLINGS, float) ** -0.3, 2)})
     points.loc[points.m == DOUBLINGS[-1], "error"] *= 1.1

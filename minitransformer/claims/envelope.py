@@ -107,19 +107,21 @@ def means_by_size(points: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def straight(points: pd.DataFrame, share: float = STRAIGHT, fewest: int = FEWEST) -> Region | None:
-    """The longest range of consecutive sizes, in log m, on which the curve falls and is straight to within `share` of its fall.
+    """The longest range of consecutive sizes, in log m, on which the curve falls and is straight: to within `share` of its fall, or
+    to within the error that seeds leave in its points, as no curve is straighter than its seeds show.
 
     Of equally long ranges the straightest. None where there is none of at least `fewest` sizes.
     """
     x, y = means_by_size(points)
+    errors = _squared_errors(points)
     found = []
     for i in range(len(x)):
         for j in range(i + fewest, len(x) + 1):
             slope, level = np.polyfit(x[i:j], y[i:j], 1)
             fall = -slope * (x[j - 1] - x[i])
-            off = math.sqrt(float(np.mean((y[i:j] - level - slope * x[i:j]) ** 2))) / max(fall, 1e-9)
-            if fall > 1e-9 and off <= share:
-                found.append((round(x[j - 1] - x[i], 6), -off, i, j))
+            rms = math.sqrt(float(np.mean((y[i:j] - level - slope * x[i:j]) ** 2)))
+            if fall > 1e-9 and rms <= max(share * fall, math.sqrt(errors[i:j].mean())):
+                found.append((round(x[j - 1] - x[i], 6), -rms / fall, i, j))
     if not found:
         return None
     _, off, i, j = max(found)
@@ -127,11 +129,17 @@ def straight(points: pd.DataFrame, share: float = STRAIGHT, fewest: int = FEWEST
     return Region(float(m[i]), float(m[j - 1]), j - i, -off)
 
 
+def _squared_errors(points: pd.DataFrame) -> np.ndarray:
+    """Squared standard error of the mean log error at each m, by the seeds there; 0 where there is one."""
+    groups = np.log(points.error).groupby(points.m)
+    return (groups.var() / groups.size()).fillna(0.0).sort_index().to_numpy(float)
+
+
 def law_of(points: pd.DataFrame, region: Region | None | str = "all") -> Law:
     """error = (D_c / m)^alpha through all seeds of the best fits, in the region; over the whole curve unless one is given."""
     if region is None:
-        return Law(form("power", "D"), "no_region", f"no {FEWEST} neighbouring sizes of training set lie on a straight line to within "
-                                                    f"{100 * STRAIGHT:.0f} % of its fall: train more sizes, or larger models on them")
+        return Law(form("power", "D"), "no_region", f"no {FEWEST} neighbouring sizes of training set lie on a falling line, to within "
+                                                    f"{100 * STRAIGHT:.0f} % of its fall or their seeds' noise: train more sizes, or larger models on them")
     within = None if region == "all" else (region.low, region.high)
     return fit("power", points.error.to_numpy(float), D=points.m.to_numpy(float), seed=points.seed.to_numpy(), within=within)
 
