@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -35,17 +36,24 @@ def data_law(table: pd.DataFrame) -> Law:
 
 
 def measure_power_law(domain: Domain, runs: pd.DataFrame) -> Measurement:
-    """beta_g in the power-law region that `straight` finds, and what belongs to it; hold-out: the worse of the two largest sizes."""
+    """beta_g in the power-law region that `straight` finds, or of the power law that a curve without one bends into, and what belongs
+    to it; hold-out: the worse of the two largest sizes."""
     curve = learning_curve(runs, domain)
     more = _about(curve)
     for name in BESIDE.get(domain.id, ()):
         other = learning_curve(runs, VARIANTS[name])
         if other.law.ok:
             more[f"beta_g_{name}"] = (papers.value(other.domain.beta_g) if other.domain.beta_g else None, *triple(other.beta_g))
-            more[f"decades_{name}"] = (None, other.region.decades, None, None)
+            more[f"decades_{name}"] = (None, decades_of(other), None, None)
     if not curve.law.ok:
         return Measurement(None, refusal=curve.law.reason, more=more)
     return Measurement(*triple(curve.beta_g), curve.holdout_error, more=more)
+
+
+def decades_of(curve: LearningCurve) -> float:
+    """Decades of training-set sizes that the law goes through."""
+    low, high = curve.law.range
+    return math.log10(high / low)
 
 
 def _about(curve: LearningCurve) -> dict[str, tuple]:
@@ -54,6 +62,10 @@ def _about(curve: LearningCurve) -> dict[str, tuple]:
     if region := curve.region:
         more |= {"region_low": (None, region.low, None, None), "region_high": (None, region.high, None, None),
                  "decades": (None, region.decades, None, None), "sizes": (None, float(region.sizes), None, None),
+                 "rms_percent": (None, curve.law.rms_percent, None, None)}
+    elif curve.law.ok:
+        more |= {name: (None, *triple(curve.law.parameters[key])) for name, key in (("small_data_ends", "D_0"), ("plateau", "G"))}
+        more |= {"decades": (None, decades_of(curve), None, None), "sizes": (None, float(len(curve.best)), None, None),
                  "rms_percent": (None, curve.law.rms_percent, None, None)}
     for name, row in zip(("next_to_largest", "largest"), curve.foretold.itertuples()):
         more[f"holdout_percent_{name}"] = (None, row.error_percent, 100 * (row.low / row.measured - 1),

@@ -18,6 +18,7 @@ from ..laws.frontier import NOTHING
 from ..laws.law import Estimate, Law
 from ..laws.uncertainty import fit_line
 from .domains import Domain
+from .plateau import beyond_plateau, foretell_beyond
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,10 @@ class Region:
 @dataclass(frozen=True, eq=False)
 class LearningCurve:
     """errors: every run (`Domain.errors`); best: `best_fits`; points: every seed of the best fits; law: in the region, whole: over
-    all sizes, both as error = (D_c / m)^alpha, so that the paper's beta_g is -alpha; foretold: `foretell`."""
+    all sizes, both as error = (D_c / m)^alpha, so that the paper's beta_g is -alpha; foretold: `foretell`.
+
+    Where nothing is straight for long enough, because the curve is still bending away from its plateau, region is None and `law` is
+    that of `plateau.py` over all sizes, if it can be told: beta_g is then that of the power law it bends into."""
 
     domain: Domain
     errors: pd.DataFrame
@@ -85,6 +89,8 @@ def curve_of(errors: pd.DataFrame, domain: Domain) -> LearningCurve:
     best = best_fits(errors)
     points = errors.merge(best[["m", "model"]], on=["m", "model"])
     region = straight(points)
+    if region is None and len(points) and (bent := beyond_plateau(points)).ok:
+        return LearningCurve(domain, errors, best, points, None, bent, law_of(points), foretell_beyond(points, HELD))
     inside = points[points.m.between(region.low, region.high)] if region else points[:0]
     return LearningCurve(domain, errors, best, points, region, law_of(points, region), law_of(points), foretell(inside))
 

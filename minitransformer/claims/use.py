@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..laws.fit import fit
+from ..laws.frontier import NOTHING
 from ..laws.law import Estimate, Law
 from .definition import Measurement
 from .domains import DOMAINS
@@ -57,8 +58,9 @@ def blind(curve: LearningCurve, held: int = HELD) -> tuple[LearningCurve, pd.Dat
 
 
 def lowest(curve: LearningCurve) -> float:
-    """The lowest error of a best fit in the region: the geometric mean of its seeds."""
-    return float(curve.law.means.loss.min())
+    """The lowest error of a best fit that the law goes through: the geometric mean of its seeds."""
+    low, high = curve.law.range
+    return float(np.exp(means_by_size(curve.points[curve.points.m.between(low, high)])[1].min()))
 
 
 def missed(known: pd.DataFrame, held: pd.DataFrame) -> Estimate:
@@ -85,7 +87,9 @@ def gain(law: Law, times: float = DOUBLING) -> Estimate:
 
 def data_for(law: Law, target: float) -> Estimate:
     """The training-set size at which the law comes down to an error, with its interval (Fieller 1954): an extrapolation beyond the
-    region. Not identified where the exponent may be zero."""
+    region. Not identified where the exponent may be zero, and not given where the curve is still bending away from its plateau."""
+    if law.form.name != "power":
+        return NOTHING
     return fit("power", law.runs.loss / target, D=law.runs.x).parameters["D_c"]
 
 
