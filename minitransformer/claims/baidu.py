@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from .. import papers
 from ..laws.fit import fit
 from ..laws.law import Law
-from ..sweeps.grid import SPECS
 from .capacity import measure_bend, measure_capacity
 from .definition import Definition, Measurement, complete, of_law
 from .domains import DOMAINS, VARIANTS, Domain
@@ -86,7 +85,7 @@ def _power_law(domain: Domain) -> Definition:
 _CURVE = partial(Definition, published=None, x="unique_tokens", loss="best_loss")
 _SPECS = tuple(domain.spec for domain in DOMAINS.values())
 
-_EVERY = (
+DEFINITIONS = (
     Definition(
         id="baidu.power_law.transformer",
         statement="Loss of a small Transformer on characters falls as a power of training-set size: a curve for comparison",
@@ -141,5 +140,3 @@ _EVERY = (
         measure=measure_use, agrees=decides,
     ),
 )
-
-DEFINITIONS = tuple(one for one in _EVERY if all((SPECS / f"{name}.toml").is_file() for name in one.specs))
