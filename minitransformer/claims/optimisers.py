@@ -46,6 +46,8 @@ def compare(runs: pd.DataFrame) -> Pair:
     cell = ["m", "n_layer", "d_model"]
     shared = errors[0][cell].drop_duplicates().merge(errors[1][cell].drop_duplicates(), on=cell)
     adam, sgd = (curve_of(part.merge(shared, on=cell), one) for part, one in zip(errors, (ADAM, SGD)))
+    if not len(shared):
+        return Pair(adam, sgd, None, NOTHING, NOTHING, "no size of model was trained with both optimisers on one training set")
     region = sgd.region
     if region is None:
         return Pair(adam, sgd, None, NOTHING, NOTHING, sgd.law.reason)
