@@ -12,6 +12,7 @@ from minitransformer import claims, papers
 from minitransformer.claims import baidu, capacity, growth, optimisers, regions, use
 from minitransformer.claims.domains import DOMAINS, VARIANTS, domain
 from minitransformer.claims.envelope import FEWEST, STRAIGHT, Grid, best_fits, curve_of, foretell, learning_curve, medians, straight
+from minitransformer.claims.plateau import plateau_then_power
 from minitransformer.errors import UserError
 from minitransformer.figures import baidu as figures
 from minitransformer.laws.fit import fit
@@ -145,6 +146,31 @@ def test_a_curve_without_a_straight_piece_is_refused():
     assert measured.value is None and f"no {FEWEST} neighbouring" in measured.refusal
     assert curve(lambda m, N: 0.5).region is None and curve(lambda m, N: m**0.1).region is None
     assert curve(valley(), sizes=DOUBLINGS[: FEWEST - 1]).region is None
+
+
+def test_a_curve_that_still_bends_away_from_its_plateau_has_the_law_it_bends_into():
+    bending_away = lambda m, N: 0.7 / (1 + m / 900) ** 0.25
+    found = curve(bending_away, "translation", noise=0.004, widths=(16,), sizes=[125 * 2**i for i in range(8)])
+    assert found.region is None and found.law.form.name == "plateau-power"
+    assert found.beta_g.low <= -0.25 <= found.beta_g.high and found.beta_g.high - found.beta_g.low < 0.08
+    border = found.law.parameters["D_0"]
+    assert border.low <= 900 <= border.high
+    assert list(found.foretold.m) == [8000, 16000] and (found.foretold.error_percent.abs() < 3).all()
+    runs = table("translation", bending_away, noise=0.004, widths=(16,), sizes=[125 * 2**i for i in range(8)])
+    measured = baidu.measure_power_law(DOMAINS["translation"], runs)
+    assert measured.value == pytest.approx(found.beta_g.value) and "plateau" in measured.reason
+    assert use.use(found).needed.value is None and abs(use.use(found).error.value) < 5
+
+
+def test_the_form_of_plateau_and_power_law_is_that_of_three_regions_without_a_floor():
+    at = dict(G=0.7, D_0=900.0, alpha_D=0.25)
+    m = np.geomspace(50, 5e4, 7)
+    assert plateau_then_power().loss(at, D=m) == pytest.approx(0.7 / (1 + m / 900) ** 0.25)
+    theta, z, step = np.array([[-0.3, 1.0, 0.4]]), np.linspace(-2, 3, 5)[None], 1e-6
+    value, slopes = plateau_then_power().evaluate(theta, z)
+    for i in range(3):
+        moved = plateau_then_power().evaluate(theta + step * np.eye(3)[i], z)[0]
+        assert slopes[:, i] == pytest.approx((moved - value) / step, abs=1e-5)
 
 
 def test_how_far_from_a_line_is_a_share_of_its_fall():

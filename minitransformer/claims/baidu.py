@@ -47,7 +47,8 @@ def measure_power_law(domain: Domain, runs: pd.DataFrame) -> Measurement:
             more[f"decades_{name}"] = (None, decades_of(other), None, None)
     if not curve.law.ok:
         return Measurement(None, refusal=curve.law.reason, more=more)
-    return Measurement(*triple(curve.beta_g), curve.holdout_error, more=more)
+    return Measurement(*triple(curve.beta_g), curve.holdout_error, more=more, reason="" if curve.region else f"{ELSEWHERE} bends away "
+                       "from a plateau into a power law: no stretch of it is straight for long enough to be read off by itself.")
 
 
 def decades_of(curve: LearningCurve) -> float:

@@ -118,10 +118,11 @@ class Bend:
 
 
 def bend(curve: LearningCurve) -> Bend:
-    """Each size's own curve from the beginning of the power-law region on, and how much flatter the curve of the best is."""
-    if curve.region is None:
+    """Each size's own curve from the beginning of the power-law region on, or the end of the small-data region where nothing is
+    straight, and how much flatter the curve of the best is."""
+    if not curve.law.ok:
         return Bend(curve, {}, NOTHING, curve.law.reason)
-    errors = curve.errors[curve.errors.m >= curve.region.low]
+    errors = curve.errors[curve.errors.m >= (curve.region.low if curve.region else curve.law.parameters["D_0"].value)]
     single = {float(N): fit("power-floor", group.error.to_numpy(float), D=group.m.to_numpy(float), seed=group.seed.to_numpy(),
                             resamples=FEWER)
               for N, group in errors.groupby("N_total")}

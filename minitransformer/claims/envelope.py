@@ -89,7 +89,7 @@ def curve_of(errors: pd.DataFrame, domain: Domain) -> LearningCurve:
     best = best_fits(errors)
     points = errors.merge(best[["m", "model"]], on=["m", "model"])
     region = straight(points)
-    if region is None and len(points) and (bent := beyond_plateau(points)).ok:
+    if region is None and len(points) and (bent := beyond_plateau(points)).ok and follows(points, bent):
         return LearningCurve(domain, errors, best, points, None, bent, law_of(points), foretell_beyond(points, HELD))
     inside = points[points.m.between(region.low, region.high)] if region else points[:0]
     return LearningCurve(domain, errors, best, points, region, law_of(points, region), law_of(points), foretell(inside))
@@ -133,6 +133,14 @@ def straight(points: pd.DataFrame, share: float = STRAIGHT, fewest: int = FEWEST
     _, off, i, j = max(found)
     m = np.unique(points.m)
     return Region(float(m[i]), float(m[j - 1]), j - i, -off)
+
+
+def follows(points: pd.DataFrame, law: Law, share: float = STRAIGHT) -> bool:
+    """Whether the curve lies as near to a law as a straight one must lie to its line."""
+    x, y = means_by_size(points)
+    expected = np.log(law.predict(np.exp(x)).value)
+    rms = math.sqrt(float(np.mean((y - expected) ** 2)))
+    return rms <= max(share * (expected[0] - expected[-1]), math.sqrt(_squared_errors(points).mean()))
 
 
 def _squared_errors(points: pd.DataFrame) -> np.ndarray:

@@ -44,16 +44,18 @@ def beyond_plateau(points: pd.DataFrame) -> Law:
     return fit(plateau_then_power(), points.error.to_numpy(float), D=points.m.to_numpy(float), seed=points.seed.to_numpy())
 
 
-def foretell_beyond(points: pd.DataFrame, held: int) -> pd.DataFrame:
-    """The `held` largest training sets predicted by this law through the others; columns as `envelope.foretell`."""
+def forecast_beyond(law: Law, held: pd.DataFrame) -> pd.DataFrame:
+    """Points predicted by such a law of others; columns as `envelope.forecast`."""
     import pandas as pd
 
-    columns = ["m", "predicted", "low", "high", "measured", "error_percent"]
-    sizes = np.unique(points.m)
-    law = beyond_plateau(points[points.m < sizes[-held]]) if len(sizes) > held + 3 else None
-    if law is None or not law.ok:
-        return pd.DataFrame(columns=columns, dtype=float)
-    m = sizes[-held:]
-    measured = np.exp(np.log(points.error).groupby(points.m).mean().loc[m].to_numpy())
-    predicted, low, high = law.predict(m)
-    return pd.DataFrame(np.column_stack([m, predicted, low, high, measured, 100 * (predicted / measured - 1)]), columns=columns)
+    measured = np.exp(np.log(held.error).groupby(held.m).mean().sort_index())
+    predicted, low, high = law.predict(measured.index.to_numpy(float)) if len(measured) else np.empty((3, 0))
+    return pd.DataFrame({"m": measured.index.to_numpy(float), "predicted": predicted, "low": low, "high": high,
+                         "measured": measured.to_numpy(), "error_percent": 100 * (predicted / measured.to_numpy() - 1)})
+
+
+def foretell_beyond(points: pd.DataFrame, held: int) -> pd.DataFrame:
+    """The `held` largest training sets predicted by this law through the others; empty where they have none."""
+    largest = np.unique(points.m)[-held:]
+    law = beyond_plateau(points[~points.m.isin(largest)])
+    return forecast_beyond(law, points[points.m.isin(largest)]) if law.ok else forecast_beyond(law, points[:0])

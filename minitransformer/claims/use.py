@@ -13,7 +13,8 @@ from ..laws.frontier import NOTHING
 from ..laws.law import Estimate, Law
 from .definition import Measurement
 from .domains import DOMAINS
-from .envelope import HELD, Grid, LearningCurve, curve_of, forecast, learning_curve, spread
+from .envelope import HELD, Grid, LearningCurve, curve_of, forecast, learning_curve, means_by_size, spread
+from .plateau import forecast_beyond
 from .regression import triple
 
 if TYPE_CHECKING:
@@ -46,8 +47,13 @@ def use(curve: LearningCurve) -> Use | None:
     before, after = blind(curve)
     if not curve.law.ok or not before.law.ok:
         return None
-    known = before.points[before.points.m.between(before.region.low, before.region.high)]
-    return Use(curve, forecast(known, after), missed(known, after), gain(curve.law), data_for(curve.law, TARGET * lowest(curve)))
+    if before.region is None:
+        ahead = forecast_beyond(before.law, after)
+        error = own_interval(ahead)
+    else:
+        known = before.points[before.points.m.between(before.region.low, before.region.high)]
+        ahead, error = forecast(known, after), missed(known, after)
+    return Use(curve, ahead, error, gain(curve.law), data_for(curve.law, TARGET * lowest(curve)))
 
 
 def blind(curve: LearningCurve, held: int = HELD) -> tuple[LearningCurve, pd.DataFrame]:
@@ -69,14 +75,19 @@ def missed(known: pd.DataFrame, held: pd.DataFrame) -> Estimate:
     import pandas as pd
 
     ahead = forecast(known, held)
-    row = int(ahead.error_percent.abs().to_numpy().argmax())
-    grid, at = Grid.of(pd.concat([known, held]).assign(model=0)), ahead.iloc[row]
+    grid, at = Grid.of(pd.concat([known, held]).assign(model=0)), ahead.loc[ahead.error_percent.abs().idxmax()]
     if not grid.repeated:
-        return Estimate(*(float(100 * (v / at.measured - 1)) for v in (at.predicted, at.low, at.high)))
+        return own_interval(ahead)
     x, drawn = np.log(grid.m), grid.mean_draws()
     seen, place = np.isin(grid.m, known.m), int(np.nonzero(grid.m == at.m)[0][0])
     slope, level = np.polyfit(x[seen], drawn[:, seen].T, 1)
     return spread(float(at.error_percent), 100 * np.expm1(level + slope * x[place] - drawn[:, place]))
+
+
+def own_interval(ahead: pd.DataFrame) -> Estimate:
+    """The error in per cent of the forecast that misses by most, and the forecast's own interval."""
+    at = ahead.loc[ahead.error_percent.abs().idxmax()]
+    return Estimate(*(float(100 * (v / at.measured - 1)) for v in (at.predicted, at.low, at.high)))
 
 
 def gain(law: Law, times: float = DOUBLING) -> Estimate:

@@ -47,7 +47,8 @@ def draw_sizes(axis: Axes, errors: pd.DataFrame) -> None:
 
 def draw_best(axis: Axes, curve: LearningCurve, colour: str = OURS) -> None:
     """Every seed of the best fits as a ring, their medians as dots: grey outside the region."""
-    inside = (lambda m: m.between(curve.region.low, curve.region.high)) if curve.region else (lambda m: m < 0)
+    low, high = curve.law.range if curve.law.ok else (0, 0)
+    inside = lambda m: m.between(low, high)
     for part, shade in ((curve.best[inside(curve.best.m)], colour), (curve.best[~inside(curve.best.m)], GREY)):
         seeds = curve.points[curve.points.m.isin(part.m)]
         axis.plot(seeds.m, seeds.error, "o", mfc="none", mec=shade, ms=4, mew=0.9, alpha=0.8, ls="none", zorder=3)
@@ -77,10 +78,11 @@ def curve_figure(curve: LearningCurve) -> Figure:
         if curve.law.ok:
             draw_law(axis, curve.law)
             ours = curve.beta_g
-            notes.append((minus(f"best fits: $\\beta_g$ = {ours.value:.3f} ({ours.low:.3f} to {ours.high:.3f})"), OURS))
+            beyond = "" if curve.region else ", beyond the plateau"
+            notes.append((minus(f"best fits{beyond}: $\\beta_g$ = {ours.value:.3f} ({ours.low:.3f} to {ours.high:.3f})"), OURS))
             if curve.domain.beta_g:
                 paper = papers.value(curve.domain.beta_g)
-                ends = np.array(curve.law.range)
+                ends = np.array(curve.law.range if curve.region else (curve.law.parameters["D_0"].value, curve.law.range[1]))
                 middle = np.sqrt(ends.prod())
                 axis.plot(ends, curve.law.predict(middle).value * (ends / middle) ** paper, color=PAPER, ls=DASHES, lw=1.5, zorder=2)
                 notes.append((minus(f"Hestness 2017, dashed: {paper:.3f}"), PAPER))
