@@ -149,17 +149,18 @@ def test_a_curve_without_a_straight_piece_is_refused():
 
 
 def test_a_curve_that_still_bends_away_from_its_plateau_has_the_law_it_bends_into():
-    bending_away = lambda m, N: 0.7 / (1 + m / 900) ** 0.25
+    bending_away = lambda m, N: 0.7 / (1 + m / 3000) ** 0.5
     found = curve(bending_away, "translation", noise=0.004, widths=(16,), sizes=[125 * 2**i for i in range(8)])
     assert found.region is None and found.law.form.name == "plateau-power"
-    assert found.beta_g.low <= -0.25 <= found.beta_g.high and found.beta_g.high - found.beta_g.low < 0.08
+    assert found.beta_g.low <= -0.5 <= found.beta_g.high and found.beta_g.high - found.beta_g.low < 0.2
     border = found.law.parameters["D_0"]
-    assert border.low <= 900 <= border.high
-    assert list(found.foretold.m) == [8000, 16000] and (found.foretold.error_percent.abs() < 3).all()
+    assert border.low <= 3000 <= border.high
+    ahead = found.foretold
+    assert list(ahead.m) == [8000, 16000] and ((ahead.low < ahead.measured) & (ahead.measured < ahead.high)).all()
     runs = table("translation", bending_away, noise=0.004, widths=(16,), sizes=[125 * 2**i for i in range(8)])
     measured = baidu.measure_power_law(DOMAINS["translation"], runs)
     assert measured.value == pytest.approx(found.beta_g.value) and "plateau" in measured.reason
-    assert use.use(found).needed.value is None and abs(use.use(found).error.value) < 5
+    assert use.use(found).needed.value is None and abs(use.use(found).error.value) < 10
 
 
 def test_the_form_of_plateau_and_power_law_is_that_of_three_regions_without_a_floor():
