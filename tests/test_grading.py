@@ -135,7 +135,7 @@ CLASS = {  # answers, or the text of a file that is no notebook; the points of m
     "loop-inside": (dict(mean="def mean(x):\n    while True:\n        pass", top=TOP), 0, 1),
     "deaf-loop": (dict(mean=MEAN, top="while True:\n    try:\n        while True: pass\n    except BaseException: pass"), 3, 0),
     "sleep": (dict(mean=MEAN, top="import time\ntime.sleep(10_000)"), 3, 0),
-    "memory": (dict(mean=MEAN, top="hog = []\nwhile True:\n    hog.append(bytearray(50_000_000))"), 3, 0),
+    "memory": (dict(mean=MEAN, top="hog = []\nwhile True:\n    hog.append(bytes(50_000_000))"), 3, 0),
     "memory-at-once": (dict(mean="hog = bytearray(10**12)\n" + MEAN, top=TOP), 0, 1),
     "flood": (dict(mean="for i in range(20_000):\n    print('x' * 1000)\n" + MEAN, top=TOP), 3, 1),
     "malformed": ('{"cells": [', 0, 0),
