@@ -1,6 +1,6 @@
 # Everything an author, a teacher or a reader does with this repository. GNU make 3.81 or newer.
 
-.PHONY: help setup book replicate site test serve notebooks repository clean
+.PHONY: help setup book replicate site test serve notebooks labs repository clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
@@ -35,6 +35,9 @@ serve: setup  ## the built website on this machine (PORT=8000)
 
 notebooks: setup  ## run every notebook again and store its outputs (SCALE=laptop)
 	@tools/step notebooks $(BIN)/python tools/notebooks.py --scale $(SCALE)
+
+labs: setup  ## write the students' copies of the labs from their sources
+	@$(BIN)/python tools/labs.py
 
 repository:  ## put the address of your fork everywhere it is named (URL=https://github.com/owner/name)
 	@"$(PYTHON)" tools/repository.py "$(URL)"

@@ -126,3 +126,11 @@ def test_there_are_several_wrong_answers_for_each_exercise(name):
     for exercise, wrong in WRONG[name].items():
         assert len(wrong) >= 3 and len({one["code"] for one in wrong}) == len(wrong), exercise
         assert all(one["points"] < full[exercise] for one in wrong), exercise
+
+
+@each_lab
+def test_no_level_of_headings_is_skipped(name):
+    levels = [len(line) - len(line.lstrip("#")) for cell in LABS[name].notebook["cells"] if kind(cell) == "prose"
+              for line in cell["source"].split("\n") if line.startswith("#")]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))

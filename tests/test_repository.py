@@ -46,7 +46,7 @@ def test_every_place_names_the_fork(tree):
     for name, text in after.items():
         if name.endswith(".ipynb"):
             json.loads(text)
-            assert f"colab.research.google.com/github/a-course/scaling.2027/blob/main/{name}" in text
+            assert f"colab.research.google.com/github/a-course/scaling.2027/blob/main/{name.replace('/source/', '/')}" in text
             assert "git+https://github.com/a-course/scaling.2027" in text
 
 

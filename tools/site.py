@@ -1,6 +1,6 @@
 """Builds the website, or serves the built one on this machine.
 
-    python tools/site.py [--out FOLDER] [--serve PORT]
+    python tools/site.py [--out FOLDER] [--solutions] [--serve PORT]
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import functools
 import http.server
+import re
 import shutil
 import subprocess
 import sys
@@ -16,14 +17,35 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def build(out: Path = ROOT) -> Path:
-    """Builds into ``out/_build/html`` and returns that folder; warnings are errors.
+def build(out: Path = ROOT, solutions: bool = False) -> Path:
+    """Builds into ``out/_build/html`` and returns that folder; warnings are errors. solutions: with a page of them after each lab.
 
     Sphinx warns only about the pages it reads, so a failed build is thrown away: the next one would pass unread.
     """
+    pages = ROOT / "notebooks" / "labs" / "solutions"
+    try:
+        return _build(out, ["--toc", str(with_solutions(pages))] if solutions else [])
+    finally:
+        shutil.rmtree(pages, ignore_errors=True)
+
+
+def with_solutions(folder: Path) -> Path:
+    """Writes the pages of solutions, and a table of contents that has each of them after its lab."""
+    from minitransformer.labs import find_labs
+    from minitransformer.labs.source import save_notebook
+
+    for lab in find_labs(folder.with_name("source")).values():
+        save_notebook(lab.solution(), folder / f"{lab.name}.ipynb")
+    contents = (ROOT / "_toc.yml").read_text(encoding="utf-8")
+    toc = folder / "_toc.yml"
+    toc.write_text(re.sub(r"( *- file: notebooks/labs/)(\w+)\n", r"\g<0>\1solutions/\2\n", contents), encoding="utf-8")
+    return toc
+
+
+def _build(out: Path, options: list[str]) -> Path:
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-q", "-W", "-n", "--keep-going"]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}  # warnings come on standard error
-    if subprocess.run([*command, "--path-output", str(out)], cwd=ROOT, **quiet).returncode != 0:
+    if subprocess.run([*command, "--path-output", str(out), *options], cwd=ROOT, **quiet).returncode != 0:
         shutil.rmtree(out / "_build", ignore_errors=True)
         sys.exit("The website was not built: every WARNING or ERROR above has to be mended.")
     html = out / "_build" / "html"
@@ -50,9 +72,12 @@ def serve(html: Path, port: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the website, or serve it on this machine.")
     parser.add_argument("--out", type=Path, default=ROOT, help="build under this folder (default: the repository)")
+    parser.add_argument("--solutions", action="store_true", help="for instructors: with the labs' solutions; name a folder with --out")
     parser.add_argument("--serve", type=int, metavar="PORT", help="serve the website, building it first where needed")
     arguments = parser.parse_args()
-    html = build(arguments.out.resolve())
+    if arguments.solutions and arguments.out.resolve() == ROOT:
+        sys.exit("A website with solutions needs a folder of its own, so that it is not published by mistake: --solutions --out FOLDER")
+    html = build(arguments.out.resolve(), arguments.solutions)
     print(f"Open {(html / 'index.html').as_uri()}")
     if arguments.serve is not None:
         serve(html, arguments.serve)

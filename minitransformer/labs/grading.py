@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ def grade_notebook(lab: Lab, path: Path, limits: Limits = Limits(), submission: 
     if all(code[name].strip() in ("", "raise NotImplementedError()", stubs[name].strip()) for name in marks.points):
         marks.status = "blank"
         return marks
-    outcome = sandbox.run(cells, limits)
+    outcome = sandbox.run(cells, limits, _imports(lab))
     marks.seconds, marks.alone = outcome.seconds, outcome.alone
     for exercise in lab.exercises:
         passed = {test: points for test, points in exercise.tests.items() if outcome.how.get(test) == "ok"}
@@ -99,6 +100,16 @@ def grade_notebook(lab: Lab, path: Path, limits: Limits = Limits(), submission: 
     if broken:
         marks.status = f"graded, but the lab's own cell {broken[0]} failed: {outcome.message.get(broken[0], 'not reached')}"
     return marks
+
+
+def _imports(lab: Lab) -> list[str]:
+    """The modules that the lab's given cells import."""
+    names: dict[str, None] = {}
+    for cell in lab.notebook["cells"]:
+        if kind(cell) == "given":
+            for node in ast.parse(cell["source"]).body:
+                names |= dict.fromkeys([alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) else [])
+    return list(names)
 
 
 def _given(lab: Lab) -> set[str]:

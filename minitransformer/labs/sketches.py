@@ -153,3 +153,138 @@ def ratio() -> Figure:
         axis.minorticks_off()
         axis.set(xlabel="width", ylabel="all FLOPs / 6 N D", xticks=[], yticks=[1], ylim=(0.8, 2.7))
         return figure
+
+
+def valley() -> Figure:
+    """Runs of one budget, a parabola through them, its lowest point between two of the runs."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.arange(6.0)
+        axis.plot(x, 1 + 0.09 * (x - 2.45) ** 2, "o", color=OURS)
+        fine = np.linspace(-0.3, 5.3, 100)
+        axis.plot(fine, 1 + 0.09 * (fine - 2.45) ** 2, color=OURS)
+        axis.plot(2.45, 1, "D", color=PAPER)
+        _bare(axis, "parameters, N (log)", "loss at one budget", logarithmic=False)
+        _word(axis, "vertex", (0.49, 0.13), PAPER)
+        return figure
+
+
+def cloud() -> Figure:
+    """Two designs of runs in the plane of size and data: along one line, and spread out."""
+    with drawing(1, 2, size=(5.6, 2.6)) as (figure, (left, right)):
+        x = np.arange(5.0)
+        left.plot(x, x, "o", color=PAPER)
+        for row in x:
+            right.plot(x, np.full(5, row), "o", color=OURS)
+        for axis, text in ((left, "cannot tell"), (right, "can tell")):
+            _bare(axis, "log N", "log D", logarithmic=False)
+            axis.set(xlim=(-0.7, 4.7), ylim=(-0.7, 5.6))
+            _word(axis, text, (0.5, 0.9))
+        return figure
+
+
+def branches() -> Figure:
+    """One long curve, and the ends of shorter runs beneath it."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.geomspace(1, 100, 200)
+        y = 0.8 + 1.5 * x**-0.4
+        axis.plot(x, y, color=GREY)
+        for end in (4.0, 12.0, 36.0, 100.0):
+            late = x[(x > end * 0.8) & (x <= end)]
+            down = np.linspace(0, 1, len(late)) * 0.13
+            axis.plot(late, 0.8 + 1.5 * late**-0.4 - down * (0.8 + 1.5 * late**-0.4), color=OURS)
+            axis.plot(late[-1], (0.8 + 1.5 * late[-1] ** -0.4) * 0.87, "o", color=OURS)
+        _bare(axis, "tokens", "validation loss")
+        _word(axis, "one long run, on its way", (0.62, 0.75))
+        _word(axis, "finished runs", (0.3, 0.2), OURS)
+        return figure
+
+
+def windows() -> Figure:
+    """A bent curve with a straight piece laid on each part of it, every piece with its own slope."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.geomspace(1, 1000, 100)
+        y = 0.5 + 2 * x**-0.35
+        axis.plot(x, y, color=GREY)
+        for i, colour in zip((10, 45, 80), (OURS, PAPER, HELD_OUT)):
+            slope = np.polyfit(np.log(x[i - 8 : i + 8]), np.log(y[i - 8 : i + 8]), 1)[0]
+            piece = x[max(i - 10, 0) : i + 20]
+            axis.plot(piece, y[i] * (piece / x[i]) ** slope, color=colour)
+        _bare(axis, "parameters, N", "loss")
+        _word(axis, "each window has its own exponent", (0.55, 0.85))
+        return figure
+
+
+def lengths() -> Figure:
+    """Loss against size for three lengths of training: the longer, the steeper."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.geomspace(1, 1000, 9)
+        for slope, colour in ((0.03, GREY), (0.07, PAPER), (0.11, OURS)):
+            axis.plot(x, x**-slope, "o-", color=colour)
+        _bare(axis, "parameters, N", "loss")
+        _word(axis, "short training", (0.8, 0.86))
+        _word(axis, "long training", (0.55, 0.2), OURS)
+        return figure
+
+
+def fan() -> Figure:
+    """Loss against data for three sizes: together where data are few, each with its own floor where they are many."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.geomspace(1, 1e4, 100)
+        for floor, colour in ((1.0, GREY), (0.6, PAPER), (0.36, OURS)):
+            axis.plot(x, floor + 2.2 * x**-0.33, color=colour)
+        _bare(axis, "unique characters, D", "best loss")
+        _word(axis, "data decide", (0.2, 0.9))
+        _word(axis, "size decides", (0.82, 0.5))
+        return figure
+
+
+def excess() -> Figure:
+    """Excess over the loss with unlimited data, falling with D; larger models further right; a level and where it is crossed."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.geomspace(1, 1e3, 100)
+        for shift, colour in ((1.0, GREY), (4.0, PAPER), (16.0, OURS)):
+            axis.semilogx(x, 1.2 * np.exp(-np.log1p(x / shift) * 0.8), color=colour)
+            axis.plot(shift * (1.2 / 0.25) ** (1 / 0.8) - shift, 0.25, "o", color=colour)
+        axis.axhline(0.25, color=GREY, ls="--")
+        _bare(axis, "unique characters, D", "excess", logarithmic=False)
+        _word(axis, "limit", (0.06, 0.25))
+        return figure
+
+
+def trade() -> Figure:
+    """Steps against batch, and examples against batch: each rises towards one side; the critical batch is where both are twice their least."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.geomspace(0.03, 30, 100)
+        axis.plot(x, 1 + 1 / x, color=OURS)
+        axis.plot(x, 1 + x, color=PAPER)
+        axis.axvline(1, color=GREY, ls="--")
+        axis.plot(1, 2, "o", color=GREY)
+        _bare(axis, "batch, B", "times its least")
+        _word(axis, "steps", (0.2, 0.8), OURS)
+        _word(axis, "examples", (0.78, 0.8), PAPER)
+        _word(axis, "critical", (0.6, 0.05))
+        return figure
+
+
+def context() -> Figure:
+    """Loss against position in the context for two kinds of model: together at first, then one falls further."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.geomspace(1, 256, 100)
+        axis.semilogx(x, 1.2 + 1.2 * x**-0.7, color=PAPER)
+        axis.semilogx(x, 1.2 + 1.2 * x**-0.7 - 0.05 * np.log(np.maximum(x / 12, 1)), color=OURS)
+        _bare(axis, "position in the context", "loss", logarithmic=False)
+        _word(axis, "one kind", (0.85, 0.32), PAPER)
+        _word(axis, "the other", (0.55, 0.06), OURS)
+        return figure
+
+
+def interval() -> Figure:
+    """A heap of slopes from resampled runs, and the middle 95 per cent of it."""
+    with drawing(size=SIZE) as (figure, (axis,)):
+        x = np.linspace(-3, 3, 25)
+        axis.bar(x, np.exp(-(x**2) / 2), width=0.22, color=OURS, alpha=0.6)
+        for edge in (-1.96, 1.96):
+            axis.axvline(edge, color=PAPER, ls="--")
+        _bare(axis, "exponent in each resample", "how often", logarithmic=False)
+        _word(axis, "95 %", (0.5, 0.9), PAPER)
+        return figure
