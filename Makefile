@@ -1,6 +1,6 @@
 # Everything an author, a teacher or a reader does with this repository. GNU make 3.81 or newer.
 
-.PHONY: help setup book replicate site test serve notebooks labs repository clean
+.PHONY: help setup book replicate site pdf test serve notebooks labs repository clean
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
@@ -26,6 +26,9 @@ replicate: setup  ## train the runs of a short tour that are missing from runs/ 
 
 site: setup  ## build the website from the stored outputs and runs/
 	@tools/step build $(BIN)/python tools/site.py
+
+pdf: site  ## the whole book as one PDF, printed from the website by Chromium or Google Chrome
+	@tools/step pdf $(BIN)/python tools/pdf.py
 
 test: setup  ## every test, every notebook included (STRICT=1: a skipped test is a failure; ARGS=... to pytest)
 	@tools/step test $(BIN)/python -m pytest $(if $(STRICT),--strict-skips) $(ARGS)

@@ -3,6 +3,9 @@
 import importlib.util
 import json
 import re
+import sys
+import xml.etree.ElementTree as xml
+from html import unescape
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -11,6 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 KNOWN_VIOLATIONS = {"summary-name"}  # the theme's sidebar toggle
 SCHEMES = ("light", "dark")
+HEAVIEST = 300_000  # bytes of a first view as a server sends them, besides fonts and MathJax
+SHIFT = 0.05
+SPECIAL = {"404", "search", "genindex"}
 
 NO_HORIZONTAL_SCROLL = "document.documentElement.scrollWidth <= window.innerWidth"
 MISSING_IMAGES = "[...document.images].filter(i => !i.complete || i.naturalWidth === 0).map(i => i.getAttribute('src'))"
@@ -19,11 +25,21 @@ UNREACHABLE_SCROLLERS = """[...document.querySelectorAll('.pst-scrollable-table-
     .map(box => box.outerHTML.slice(0, 120))"""
 
 
+HEADINGS = "[...document.querySelectorAll('main h1, main h2, main h3, main h4, main h5, main h6')].map((h) => Number(h.tagName[1]))"
+ALTS = """[...document.querySelectorAll('.bd-article img')].filter((image) => !/colab-badge/.test(image.src)).map((image) => image.alt || '')"""
+IN_THE_ARTICLE = "[...document.querySelectorAll('.bd-article :is(a[href], button, summary, input)')].filter((one) => one.checkVisibility() && one.tabIndex >= 0)"
+
+
 def load(name: str, path: Path):
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there
     spec.loader.exec_module(module)
     return module
+
+
+chromium = load("browser", ROOT / "tools" / "browser.py")
+weights = load("weights", ROOT / "tools" / "weights.py")
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +63,7 @@ class Visit:
 
     def __init__(self, browser, scheme: str = "light", width: int = 1280, height: int = 900):
         self.context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})
+        self.context.add_init_script(weights.SHIFTS)
         self.page = self.context.new_page()
         self.said: list[str] = []
         self.asked: list[str] = []
@@ -58,8 +75,7 @@ class Visit:
     def open(self, path: Path):
         self.said.clear()
         self.asked.clear()
-        self.page.goto(path.as_uri(), wait_until="load")
-        self.page.evaluate("window.MathJax?.startup?.promise")
+        chromium.opened(self.page, path.as_uri())
         self.page.evaluate("document.fonts.ready.then(() => true)")
         return self.page
 
@@ -90,6 +106,28 @@ def test_links_between_pages_lead_somewhere(site, pages):
     assert dead == []
 
 
+def test_links_to_places_within_pages_find_them(site, pages):
+    """Numbered figures, tables and equations, terms and sections."""
+    known, lost, numbered = {}, [], 0
+    for page in pages:
+        known[page] = set(re.findall(r'\sid="([^"]+)"', page.read_text(encoding="utf-8")))
+    for page in pages:
+        for link in re.findall(r'<a [^>]*href="([^"]*#[^"]+)"', page.read_text(encoding="utf-8")):
+            parts = urlsplit(link.replace("&amp;", "&"))
+            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            if not parts.scheme and target in known and page.stem not in SPECIAL and unquote(parts.fragment) not in known[target]:
+                lost.append(f"{page.relative_to(site)}: {link}")
+        numbered += len(re.findall(r'class="std std-numref"|class="caption-number"', page.read_text(encoding="utf-8")))
+    assert lost == [] and numbered > 50
+
+
+def test_figures_of_committed_runs_offer_their_data(site):
+    offering = {page.stem: set(re.findall(r'href="\.\./data/([\w-]+)\.csv"', page.read_text(encoding="utf-8"))) for page in site.rglob("*.html")}
+    assert len([page for page, names in offering.items() if names]) >= 20 and {"claims", "ladder"} <= offering["index"]
+    files = {path.stem for path in (site / "data").glob("*.csv")}
+    assert files == set().union(*offering.values()) and all(path.stat().st_size > 500 for path in (site / "data").glob("*.csv"))
+
+
 def test_nothing_private_is_published(site):
     assert not (site / "_sources").exists()
     assert not [p for p in site.rglob("*") if "pytest_cache" in str(p) or ".venv" in p.parts]
@@ -107,6 +145,54 @@ def test_nothing_is_loaded_from_another_host(site, pages):
     assert not [str(page.relative_to(site)) for page in pages if loads.search(page.read_text(encoding="utf-8"))]
 
 
+def test_every_page_leads_to_its_source_and_to_its_neighbours(site, pages):
+    dated = load("found", ROOT / "book" / "_ext" / "found.py").changes(ROOT)
+    address = re.search(r"url: (\S+)", (ROOT / "_config.yml").read_text(encoding="utf-8"))[1]
+    for page in pages:
+        name = page.relative_to(site).with_suffix("").as_posix()
+        if name in SPECIAL:
+            continue
+        html = page.read_text(encoding="utf-8")
+        source = next(path for path in (f"{name}.md", f"{name}.ipynb") if (ROOT / path).is_file())
+        assert f'href="{address}/edit/main/{source}"' in html, name
+        assert f"{address}/issues/new?title=" in html, name
+        assert re.search(r'class="(left-prev|right-next)"', html), name
+        assert ("Last updated on" in html) == (source in dated), name
+
+
+def test_a_link_to_a_page_is_shown_with_a_sentence_and_a_picture(site, pages):
+    from PIL import Image
+
+    for page in pages:
+        html, name = page.read_text(encoding="utf-8"), page.relative_to(site).with_suffix("").as_posix()
+        if name in SPECIAL:
+            continue
+        tags = dict(re.findall(r'<meta (?:name|property)="([^"]+)" content="([^"]*)"', html))
+        assert len(tags["og:title"]) > 3 and tags["og:url"].endswith(f"/{name}.html") and len(tags["og:image:alt"]) > 20, name
+        assert tags["og:image"] == tags["og:url"].removesuffix(f"{name}.html") + "_static/social-card.png", name
+        assert 40 < len(unescape(tags["description"])) <= 202 or name == "book/bibliography", name
+    with Image.open(site / "_static" / "social-card.png") as picture:
+        assert picture.size == (1200, 630) and len(picture.convert("RGB").getcolors(1 << 20)) > 100
+
+
+def test_the_sitemap_names_every_page(site, pages):
+    root = xml.parse(site / "sitemap.xml").getroot()
+    found = [place.text for place in root.iter("{http://www.sitemaps.org/schemas/sitemap/0.9}loc")]
+    names = {page.relative_to(site).as_posix() for page in pages if page.stem not in SPECIAL}
+    assert len(found) == len(set(found)) == len(names) and {address.split("/", 4)[4] for address in found} == names
+
+
+def test_a_wrong_address_leads_back(site, browser):
+    html = (site / "404.html").read_text(encoding="utf-8")
+    assert "There is no such page" in html and 'href="book/index.html"' in html and 'base.href' in html
+
+
+def test_the_theme_is_not_loaded_with_what_no_page_shows(site):
+    assert not list((site / "_static").rglob("fontawesome*")) and not list((site / "_static").rglob("*.map"))
+    assert {"bars", "github", "expand", "magnifying-glass", "circle-half-stroke", "pencil-alt"} <= set(
+        re.findall(r"\.fa-([\w-]+)::before", (site / "_static" / "icons.css").read_text(encoding="utf-8")))
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_pages_open_cleanly(site, pages, browser, scheme):
     wrong = {}
@@ -118,6 +204,10 @@ def test_pages_open_cleanly(site, pages, browser, scheme):
             found += [f"missing image: {src}" for src in page.evaluate(MISSING_IMAGES)]
             if page.evaluate("document.documentElement.dataset.theme") != scheme:
                 found.append("does not follow the colour scheme")
+            if (own := weights.own_weight(visit.asked)) > HEAVIEST:
+                found.append(f"weighs {own / 1e3:.0f} kB at first")
+            if (shift := page.evaluate("window.shifted")) > SHIFT:
+                found.append(f"moves while it loads: {shift:.3f}")
             if page.evaluate("document.querySelectorAll('mjx-merror, .math:not(:has(mjx-container))').length"):
                 found.append("a formula was not typeset")
             if found:
@@ -132,6 +222,8 @@ def test_pages_fit_a_phone(site, pages, browser):
             page = visit.open(path)
             if not page.evaluate(NO_HORIZONTAL_SCROLL):
                 wrong[str(path.relative_to(site))] = "scrolls sideways"
+            elif (shift := page.evaluate("window.shifted")) > SHIFT:
+                wrong[str(path.relative_to(site))] = f"moves while it loads: {shift:.3f}"
             elif boxes := page.evaluate(UNREACHABLE_SCROLLERS):
                 wrong[str(path.relative_to(site))] = f"boxes that scroll but cannot be reached by keyboard: {boxes}"
     assert wrong == {}
@@ -151,6 +243,36 @@ def test_pages_are_accessible(site, pages, browser, scheme, width):
             if found:
                 wrong[str(path.relative_to(site))] = found
     assert wrong == {}, json.dumps(wrong, indent=1)
+
+
+def test_headings_are_in_order_and_figures_are_described(site, pages, browser):
+    wrong = {}
+    with Visit(browser) as visit:
+        visit.context.set_default_timeout(chromium.PATIENCE)
+        for path in pages:
+            visit.page.goto(path.as_uri(), wait_until="domcontentloaded", timeout=chromium.PATIENCE)
+            levels, alts = visit.page.evaluate(HEADINGS), visit.page.evaluate(ALTS)
+            if levels.count(1) != 1 or levels[0] != 1 or any(after > before + 1 for before, after in zip(levels, levels[1:])):
+                wrong[str(path.relative_to(site))] = f"headings {levels}"
+            elif short := [alt for alt in alts if len(alt) < 40]:
+                wrong[str(path.relative_to(site))] = f"pictures that are hardly described: {short}"
+    assert wrong == {}
+
+
+def test_the_front_page_can_be_walked_through_by_keyboard(site, browser):
+    with Visit(browser) as visit:
+        page = visit.open(site / "book" / "index.html")
+        wanted, reached = page.evaluate(f"{IN_THE_ARTICLE}.length"), 0
+        page.evaluate("window.reached = new Set(); document.addEventListener('focusin', (event) => window.reached.add(event.target))")
+        page.keyboard.press("Tab")
+        assert "skip" in page.evaluate("document.activeElement.className + document.activeElement.textContent").lower()
+        while reached < wanted and page.evaluate("window.presses = (window.presses || 0) + 1") < 400:
+            page.keyboard.press("Tab")
+            reached = page.evaluate(f"{IN_THE_ARTICLE}.filter((one) => window.reached.has(one)).length")
+        assert wanted > 30 and reached == wanted
+        door = page.locator(".doors a").first
+        door.focus()
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
 
 
 def test_search_finds_a_page_from_the_disk(site, browser):

@@ -281,6 +281,12 @@ class Claims(MeasuredDirective):
             heading = nodes.rubric("", part, classes=["claims-part"])
             heading["level"] = heading["heading-level"] = 3  # for MyST, and for Sphinx without it
             found += [heading, self.table(some)] if len(groups) > 1 and part else [self.table(some)]
+        if not self.live:
+            import downloads
+
+            self.env.metadata[self.env.docname]["claims_csv"] = downloads.claims_csv(rows)
+            link = downloads.links(self.env.docname, [downloads.CLAIMS], "The same as data: ")
+            found.append(nodes.paragraph("", "", *link, classes=["figure-data"]))
         return found
 
     def counts(self, rows: list) -> nodes.paragraph:

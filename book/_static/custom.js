@@ -22,3 +22,14 @@
     logo.parentElement.setAttribute("aria-label", "Front page");
   });
 })();
+
+// Paper is white, whatever the reader's scheme.
+(function () {
+  let scheme = null;
+  window.addEventListener("beforeprint", () => {
+    scheme = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+    document.querySelectorAll("img[loading=lazy]").forEach((image) => { image.loading = "eager"; });
+  });
+  window.addEventListener("afterprint", () => { document.documentElement.dataset.theme = scheme; });
+})();

@@ -1,0 +1,116 @@
+"""What the first view of each page of the built website weighs and how it loads, as a table.
+
+    python tools/weights.py [FOLDER] [--pages book/index notebooks/size]
+
+FOLDER: the built website; _build/html if left out. Bytes as a server sends them: text compressed by gzip, pictures and fonts as they
+are. Fonts and MathJax are counted apart. Milliseconds until the page has loaded, here, from the disk; shift is the cumulative layout
+shift of the first view at the width of a laptop and of a phone. Opens the pages in Chromium or Google Chrome.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from browser import launched, opened
+
+ROOT = Path(__file__).resolve().parent.parent
+WIDTHS = {"laptop": (1280, 900), "phone": (390, 844)}
+COMPRESSED = {".html", ".css", ".js", ".svg", ".json", ".xml", ".csv"}
+SHIFTS = """
+window.shifted = 0;
+new PerformanceObserver((list) => list.getEntries().forEach((entry) => { if (!entry.hadRecentInput) window.shifted += entry.value; }))
+  .observe({ type: "layout-shift", buffered: true });
+"""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Of one page's first view. Bytes; milliseconds; shift by width."""
+
+    page: str
+    own: int
+    apart: int  # fonts and MathJax
+    requests: int
+    outside: tuple[str, ...]
+    load: float
+    shift: dict[str, float]
+
+
+@lru_cache(maxsize=None)
+def sent(path: Path) -> int:
+    """Bytes of a file as a server sends it; 0 of one that is not there."""
+    if not path.is_file():
+        return 0
+    content = path.read_bytes()
+    return len(gzip.compress(content, 6)) if path.suffix in COMPRESSED else len(content)
+
+
+def is_apart(path: Path) -> bool:
+    return "mathjax" in path.parts or path.suffix in (".woff", ".woff2", ".ttf")
+
+
+def files(urls: list[str]) -> set[Path]:
+    return {Path(unquote(urlsplit(url).path)) for url in urls if url.startswith("file:")}
+
+
+def own_weight(urls: list[str]) -> int:
+    """Bytes of what was asked for from the disk, besides fonts and MathJax."""
+    return sum(sent(path) for path in files(urls) if not is_apart(path))
+
+
+def weigh(browser, html: Path, page: Path) -> Weight:
+    """Opens a page at each width, and waits until its formulas are set and it is still."""
+    shift, load, asked = {}, 0.0, []
+    for name, (width, height) in WIDTHS.items():
+        context = browser.new_context(viewport={"width": width, "height": height})
+        context.add_init_script(SHIFTS)
+        view, urls = context.new_page(), []
+        view.on("request", lambda request: urls.append(request.url))
+        opened(view, page.as_uri()).wait_for_timeout(300)
+        shift[name] = view.evaluate("window.shifted")
+        if name == "laptop":
+            asked = urls
+            load = view.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+        context.close()
+    outside = tuple(url for url in asked if not url.startswith(("file:", "data:", "blob:")))
+    apart = sum(sent(path) for path in files(asked) if is_apart(path))
+    return Weight(page.relative_to(html).with_suffix("").as_posix(), own_weight(asked), apart, len(asked), outside, load, shift)
+
+
+def pages(html: Path) -> list[Path]:
+    """Every page but the one that only leads to the front page."""
+    return sorted(path for path in html.rglob("*.html") if "_static" not in path.parts and path != html / "index.html")
+
+
+def table(weights: list[Weight]) -> str:
+    width = max(len(one.page) for one in weights)
+    lines = [f"{'page':<{width}}  own kB  fonts and MathJax kB  files  outside  load ms  shift laptop  shift phone"]
+    for one in weights:
+        lines.append(f"{one.page:<{width}}  {one.own / 1e3:6.0f}  {one.apart / 1e3:20.0f}  {one.requests:5d}  {len(one.outside):7d}  {one.load:7.0f}"
+                     f"  {one.shift['laptop']:12.3f}  {one.shift['phone']:11.3f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What the first view of each page weighs, and how it loads.")
+    parser.add_argument("html", nargs="?", type=Path, default=ROOT / "_build" / "html", help="the built website")
+    parser.add_argument("--pages", nargs="+", metavar="PAGE", help="only these, such as book/index")
+    arguments = parser.parse_args()
+    html = arguments.html.resolve()
+    if not html.is_dir():
+        sys.exit(f"There is no website in {html}: python tools/site.py builds it.")
+    chosen = [html / f"{name}.html" for name in arguments.pages] if arguments.pages else pages(html)
+    if missing := [path for path in chosen if not path.is_file()]:
+        sys.exit(f"There is no page {missing[0].relative_to(html).with_suffix('')}.")
+    with launched() as browser:
+        print(table([weigh(browser, html, page) for page in chosen]))
+
+
+if __name__ == "__main__":
+    main()
