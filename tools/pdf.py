@@ -42,7 +42,8 @@ def printed(view, page: Path) -> tuple[str, bytes]:
     view.evaluate("document.documentElement.dataset.theme = 'light'")
     view.evaluate("document.querySelectorAll('img[loading=lazy]').forEach((image) => { image.loading = 'eager'; })")
     view.evaluate("Promise.all([...document.images].map((image) => image.decode().catch(() => null)))")
-    title = re.sub(r"\s*#$", "", view.locator("h1").first.inner_text()).strip()
+    heading = view.locator(".bd-article h1")
+    title = re.sub(r"\s*#$", "", (heading if heading.count() else view.locator("h1")).first.inner_text()).strip()
     footer = f'<div style="font-size: 7px; width: 100%; text-align: center; color: #666">{TITLE} · {title.replace("<", "&lt;")}</div>'
     view.set_default_timeout(PATIENCE)
     return title, view.pdf(format="A4", print_background=True, display_header_footer=True, header_template="<span></span>",
