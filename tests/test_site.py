@@ -296,3 +296,19 @@ def test_the_checks_can_fail(tmp_path, browser):
         assert len(opened.evaluate(UNREACHABLE_SCROLLERS)) == 1
         assert "spoken" in visit.said
         assert [url for url in visit.asked if url.startswith("http:")]
+
+
+def test_published_labs_hold_nothing_of_their_solutions(site):
+    """Every line of code that the students' copies lack is looked for in the page of its lab; no other page comes from a source."""
+    from html import unescape
+
+    from minitransformer.labs import find_labs
+
+    labs = find_labs(ROOT / "notebooks" / "labs" / "source")
+    assert {page.stem for page in site.rglob("*.html") if "labs" in page.parts} == set(labs)
+    for name, lab in labs.items():
+        text = unescape(re.sub(r"<[^>]+>", "", (site / "notebooks" / "labs" / f"{name}.html").read_text(encoding="utf-8")))
+        assert lab.exercises[0].title in text
+        lines = {line.strip() for line in text.splitlines()}
+        assert not lab.secrets() & lines
+        assert not [secret for secret in lab.secrets() if len(secret) > 12 and secret in text]
