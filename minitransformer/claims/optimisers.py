@@ -40,7 +40,8 @@ def compare(runs: pd.DataFrame) -> Pair:
     """Both learning curves over the cells (size of model, training set) that both optimisers were trained at.
 
     The slope is that of the line through the differences of the two mean log errors at each training set of SGD's power-law region,
-    and its interval that of this line (Student's t): what both curves have in common, such as a bend, cancels.
+    or at all where nothing is straight, and its interval that of this line (Student's t): what both curves have in common, such as
+    a bend, cancels.
     """
     errors = [one.errors(runs) for one in (ADAM, SGD)]
     cell = ["m", "n_layer", "d_model"]
@@ -48,9 +49,8 @@ def compare(runs: pd.DataFrame) -> Pair:
     adam, sgd = (curve_of(part.merge(shared, on=cell), one) for part, one in zip(errors, (ADAM, SGD)))
     if not len(shared):
         return Pair(adam, sgd, None, NOTHING, NOTHING, "no size of model was trained with both optimisers on one training set")
-    region = sgd.region
-    if region is None:
-        return Pair(adam, sgd, None, NOTHING, NOTHING, sgd.law.reason)
+    m = np.unique(sgd.points.m)
+    region = sgd.region or Region(float(m[0]), float(m[-1]), len(m), float("nan"))
     (x, ours), (_, theirs) = (means_by_size(one.points[one.points.m.between(region.low, region.high)]) for one in (adam, sgd))
     if len(x) < FEWEST:
         return Pair(adam, sgd, region, NOTHING, NOTHING, f"both optimisers were trained at {len(x)} training sets of the region: "
