@@ -211,6 +211,7 @@ def use_figure(found: dict[str, uses.Use]) -> Figure:
         axis.invert_yaxis()
         axis.grid(False, axis="y")
         axis.set_xlabel("foretold minus measured (% of the error)")
+        axis.set_ylabel("domain")
         axis.set_title("forecasts (diamonds) and one doubling's gain (bars)", fontsize=10.5)
     return figure
 
