@@ -96,8 +96,6 @@ class RunConfig:
                 raise UserError(f"{name} = {getattr(self, name)}: expected at most 1")
         if self.noise_batches == 1:
             raise UserError("noise_batches = 1: expected 0, or at least 2 to compare")
-        if self.norm_output and self.arch != "lstm":
-            raise UserError(f"norm_output is for arch 'lstm', not {self.arch!r}")
         if self.dropout >= 1:
             raise UserError(f"dropout = {self.dropout}: expected less than 1")
         if not self.reads_text:
