@@ -72,7 +72,8 @@ def measure_optimisers(runs: pd.DataFrame) -> Measurement:
     more["error_ratio"] = (1 + papers.value("hestness2017.char_lm_adam.offset"), *triple(found.ratio))
     more["paper_difference"] = (paper_difference(), *triple(found.slope))
     return Measurement(*triple(found.slope), more=more,
-                       reason="The better optimiser turns the line: its lead changes with the training set.")
+                       reason="Which optimiser leads changes with the training set. Each had one rate for all texts, so this may be "
+                              "the rates and not the optimisers.")
 
 
 def paper_difference() -> float:
