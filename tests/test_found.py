@@ -125,6 +125,14 @@ def test_pictures_have_their_size_and_later_ones_come_late(tmp_path):
     assert light.steady(after, tmp_path) == after
 
 
+def test_formulas_keep_their_height():
+    one = '<div class="math notranslate nohighlight" id="equation-a">\n<span class="eqno">(1)</span>\\[L = 1\\]</div>'
+    two = '<div class="amsmath math notranslate nohighlight">\\[\\begin{aligned}a &= \\frac{1}{2} \\\\ b &= 3\\end{aligned}\\]</div>'
+    rooms = [float(part.split("rem")[0]) for part in light.room(one + two).split("--room: ")[1:]]
+    assert rooms == [4.2, 7.3] and light.room(light.room(one + two)) == light.room(one + two)
+    assert 'id="equation-a"' in light.room(one)
+
+
 def test_weights_are_what_a_server_sends(tmp_path):
     sys.path.insert(0, str(ROOT / "tools"))
     try:

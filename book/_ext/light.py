@@ -2,6 +2,7 @@
 
 - The theme draws its dozen icons by a script of one and a half megabytes that replaces them one by one. Here those that the pages use
   are taken out of that script into a small style sheet, `icons.css`; the script and its fonts are left out.
+- Every displayed formula keeps about the height that it will have when it is set.
 - Every picture says its width and height, so that nothing moves when it comes; all but the first of a page come when they are near.
 """
 
@@ -24,6 +25,8 @@ ICON = re.compile(r'[{,]"?([\w-]+)"?:\[(\d+),(\d+),\[([^\]]*)\],"[0-9a-f]+","([^
 PACK_ENDS = re.compile(r'"fa-(solid|brands|regular)",\w+\)')
 OF_THE_FONT = re.compile(r'(?:\.fa-[\w-]+:before,?)+\{content:"[^"]*"\}|@font-face\{[^}]*Font Awesome[^}]*\}')
 PICTURE = re.compile(r'<img(?![^>]*\swidth=) [^>]*?src="([^":]+)"[^>]*?/?>')
+FORMULA = re.compile(r'<div class="((?:amsmath )?math notranslate nohighlight)"((?: id="[^"]*")?)>(.*?)</div>', re.S)
+HIGH = re.compile(r"\\[dt]?frac|\\sum|\\int|\\prod|\\left|\\over\b")
 SHEET = """/* The theme's icons: Font Awesome Free (CC BY 4.0), drawn in the colour of the text. */
 :is(.fa-solid, .fa-brands, .fa-regular, .fas, .fab, .far)::before {
   content: ""; display: inline-block; height: 1em; vertical-align: -.125em; background: currentColor;
@@ -101,6 +104,16 @@ def steady(html: str, folder: Path) -> str:
     return PICTURE.sub(sized, html)
 
 
+def room(html: str) -> str:
+    """The page with the height, in rem, of each formula in its own line: of a row 1.7, of one with fractions 3.1, and the margins."""
+
+    def kept(found: re.Match) -> str:
+        height = 2.5 + sum(3.1 if HIGH.search(row) else 1.7 for row in re.split(r"\\\\", found[3]))
+        return f'<div class="{found[1]}"{found[2]} style="--room: {height:.1f}rem">{found[3]}</div>'
+
+    return FORMULA.sub(kept, html)
+
+
 # --- Sphinx ------------------------------------------------------------------------------------------------------
 
 
@@ -117,7 +130,7 @@ def lighten(app: Sphinx, exception: Exception | None) -> None:
     measure.cache_clear()
     pages = {path: path.read_text(encoding="utf-8") for path in out.rglob("*.html") if "_static" not in path.parts}
     for path, text in pages.items():
-        after = steady(text, path.parent)
+        after = room(steady(text, path.parent))
         if script.is_file():
             after = SCRIPT.sub("", after)
         if after != text:
