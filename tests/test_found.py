@@ -1,11 +1,14 @@
 """What is said of pages to those who look for them: dates from git, addresses, descriptions; and icons and pictures that load lightly."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from datetime import date
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from docutils import nodes
 from docutils.utils import new_document
@@ -131,6 +134,25 @@ def test_formulas_keep_their_height():
     rooms = [float(part.split("rem")[0]) for part in light.room(one + two).split("--room: ")[1:]]
     assert rooms == [4.2, 7.3] and light.room(light.room(one + two)) == light.room(one + two)
     assert 'id="equation-a"' in light.room(one)
+    width = lambda tex: float(re.search(r"--wide: ([\d.]+)em", light.room(f'<span class="math notranslate nohighlight">\\({tex}\\)</span>'))[1])
+    assert width("N") == width(r"\alpha") == width(r"\varepsilon") == 0.6 and width(r"d_{\text{model}}") == 3.1 and width("a = b") == 2.6
+
+
+def test_large_pictures_have_fewer_colours_and_look_the_same(tmp_path):
+    figure, axis = plt.subplots(figsize=(6, 4), dpi=120)
+    axis.scatter(*np.random.default_rng(0).random((2, 3000)), c=np.linspace(0, 1, 3000))
+    for name, transparent in (("a.png", False), ("b.png", True)):
+        figure.savefig(tmp_path / name, transparent=transparent)
+    plt.close(figure)
+    before = {name: (tmp_path / name).read_bytes() for name in ("a.png", "b.png")}
+    first = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"), int)
+    for name in before:
+        light.reduce(tmp_path / name)
+    assert (tmp_path / "a.png").stat().st_size < 0.7 * len(before["a.png"]) and (tmp_path / "b.png").read_bytes() == before["b.png"]
+    assert np.abs(np.asarray(Image.open(tmp_path / "a.png").convert("RGB"), int) - first).mean() < 2
+    small = (tmp_path / "a.png").read_bytes()
+    light.reduce(tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes() == small
 
 
 def test_weights_are_what_a_server_sends(tmp_path):
