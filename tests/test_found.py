@@ -1,11 +1,14 @@
 """What is said of pages to those who look for them: dates from git, addresses, descriptions; and icons and pictures that load lightly."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from datetime import date
 from pathlib import Path
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from docutils import nodes
 from docutils.utils import new_document
@@ -123,6 +126,39 @@ def test_pictures_have_their_size_and_later_ones_come_late(tmp_path):
     assert after == ('<img width="640" height="480" alt="A" src="_images/a.png" /><img width="446" height="230" loading="lazy" alt="B" class="x" src="_images/b.svg"/>'
                      '<img src="_images/none.png"/><img src="https://a.b/c.png"/>')
     assert light.steady(after, tmp_path) == after
+
+
+def test_formulas_keep_their_height():
+    one = '<div class="math notranslate nohighlight" id="equation-a">\n<span class="eqno">(1)</span>\\[L = 1\\]</div>'
+    two = '<div class="amsmath math notranslate nohighlight">\\[\\begin{aligned}a &= \\frac{1}{2} \\\\ b &= 3\\end{aligned}\\]</div>'
+    rooms = [float(part.split("rem")[0]) for part in light.room(one + two).split("--room: ")[1:]]
+    assert rooms == [4.2, 7.3] and light.room(light.room(one + two)) == light.room(one + two)
+    assert 'id="equation-a"' in light.room(one)
+    assert 'style="--wide: 1.0em">' in light.room('<span class="math notranslate nohighlight">\\(N\\)</span>')
+
+
+@pytest.mark.parametrize("tex, em", [  # as MathJax 3 sets them
+    ("N", 1.1), (r"\alpha_N", 1.6), (r"L(N, D)", 4.6), (r"S_\min", 2.3),
+])  # fmt: skip
+def test_the_width_of_a_formula_is_about_right(tex, em):
+    assert light.width(tex) == pytest.approx(em, abs=0.3)
+
+
+def test_large_pictures_have_fewer_colours_and_look_the_same(tmp_path):
+    figure, axis = plt.subplots(figsize=(6, 4), dpi=120)
+    axis.scatter(*np.random.default_rng(0).random((2, 3000)), c=np.linspace(0, 1, 3000))
+    for name, transparent in (("a.png", False), ("b.png", True)):
+        figure.savefig(tmp_path / name, transparent=transparent)
+    plt.close(figure)
+    before = {name: (tmp_path / name).read_bytes() for name in ("a.png", "b.png")}
+    first = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"), int)
+    for name in before:
+        light.reduce(tmp_path / name)
+    assert (tmp_path / "a.png").stat().st_size < 0.7 * len(before["a.png"]) and (tmp_path / "b.png").read_bytes() == before["b.png"]
+    assert np.abs(np.asarray(Image.open(tmp_path / "a.png").convert("RGB"), int) - first).mean() < 2
+    small = (tmp_path / "a.png").read_bytes()
+    light.reduce(tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes() == small
 
 
 def test_weights_are_what_a_server_sends(tmp_path):

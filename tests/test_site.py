@@ -20,7 +20,7 @@ SHIFT = 0.1  # what Web Vitals call good
 SPECIAL = {"404", "search", "genindex"}
 
 NO_HORIZONTAL_SCROLL = "document.documentElement.scrollWidth <= window.innerWidth"
-MISSING_IMAGES = "[...document.images].filter(i => !i.complete || i.naturalWidth === 0).map(i => i.getAttribute('src'))"
+MISSING_IMAGES = "[...document.images].filter(i => i.complete ? i.naturalWidth === 0 : i.loading !== 'lazy').map(i => i.getAttribute('src'))"
 UNREACHABLE_SCROLLERS = """[...document.querySelectorAll('.pst-scrollable-table-container, .bd-article pre, mjx-container[display=true]')]
     .filter(box => box.scrollWidth > box.clientWidth + 1 && box.tabIndex < 0 && !box.querySelector('a, [tabindex="0"]'))
     .map(box => box.outerHTML.slice(0, 120))"""

@@ -88,13 +88,12 @@ def pages(html: Path) -> list[Path]:
     return sorted(path for path in html.rglob("*.html") if "_static" not in path.parts and path != html / "index.html")
 
 
-def table(weights: list[Weight]) -> str:
-    width = max(len(one.page) for one in weights)
-    lines = [f"{'page':<{width}}  own kB  fonts and MathJax kB  files  outside  load ms  shift laptop  shift phone"]
-    for one in weights:
-        lines.append(f"{one.page:<{width}}  {one.own / 1e3:6.0f}  {one.apart / 1e3:20.0f}  {one.requests:5d}  {len(one.outside):7d}  {one.load:7.0f}"
-                     f"  {one.shift['laptop']:12.3f}  {one.shift['phone']:11.3f}")
-    return "\n".join(lines)
+HEADING = "own kB  fonts and MathJax kB  files  outside  load ms  shift laptop  shift phone"
+
+
+def row(one: Weight) -> str:
+    return (f"{one.own / 1e3:6.0f}  {one.apart / 1e3:20.0f}  {one.requests:5d}  {len(one.outside):7d}  {one.load:7.0f}"
+            f"  {one.shift['laptop']:12.3f}  {one.shift['phone']:11.3f}")
 
 
 def main() -> None:
@@ -109,7 +108,11 @@ def main() -> None:
     if missing := [path for path in chosen if not path.is_file()]:
         sys.exit(f"There is no page {missing[0].relative_to(html).with_suffix('')}.")
     with launched() as browser:
-        print(table([weigh(browser, html, page) for page in chosen]))
+        width = max(len(page.relative_to(html).as_posix()) for page in chosen)
+        print(f"{'page':<{width}}  {HEADING}")
+        for page in chosen:
+            one = weigh(browser, html, page)
+            print(f"{one.page:<{width}}  {row(one)}", flush=True)
 
 
 if __name__ == "__main__":
