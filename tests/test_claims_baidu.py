@@ -17,6 +17,7 @@ from minitransformer.errors import UserError
 from minitransformer.figures import baidu as figures
 from minitransformer.laws.fit import fit
 from minitransformer.sweeps.grid import load_spec
+from minitransformer.sweeps.store import reference_table
 
 WIDTHS = (8, 12, 16, 24, 32, 48, 64, 96)
 DOUBLINGS = tuple(500 * 2**k for k in range(9))
@@ -275,6 +276,11 @@ def test_a_grid_whose_edge_is_best_cannot_tell_the_growth(law, edge):
     assert set(found.points.edge) == {edge} and found.by_parabola.value is None
 
 
+def test_one_size_cannot_grow():
+    found = growth.growth(DOMAINS["images"].errors(table(widths=(8,))), DOMAINS["images"])
+    assert found.beta_p.value is None and found.reason == "one size of model was trained"
+
+
 def test_sizes_too_far_apart_to_see_growth_are_refused():
     found = growth.growth(DOMAINS["images"].errors(table(law=valley(scale=24 * 16**2 / 500**0.02, beta_p=0.02), widths=(4, 16, 64))), DOMAINS["images"])
     assert found.beta_p.value is None and "too far apart" in found.reason
@@ -288,6 +294,16 @@ def test_the_claim_takes_the_first_domain_that_can_tell():
     assert growth.overlaps(measured) and measured.low < 0.7 < measured.high
     assert not growth.overlaps(claims.Measurement(0.3, 0.2, 0.4)) and not growth.overlaps(claims.Measurement(1.2, 1.0, 1.4))
     assert growth.measure_growth(runs[runs.spec == "words"]).value is None
+
+
+def test_where_no_grid_of_the_chapter_can_tell_the_transformers_of_four_sizes_do():
+    (definition,) = claims.definitions(("baidu.model_growth",))
+    assert "overfitting" in definition.specs
+    runs = pd.concat([table("word_lm", lambda m, N: m**-0.1 * N**-0.1), reference_table("overfitting").assign(spec="overfitting")])
+    measured = growth.measure_growth(runs)
+    assert measured.value == measured.more["beta_p_transformer"][1] and definition.agrees(measured, None)
+    value, low, high = measured.more["beta_p_transformer_by_parabola"][1:]
+    assert 0 < low < value < high < 1
 
 
 # --- one size ------------------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ DEFINITIONS = (
         id="baidu.model_growth",
         statement="The smallest model within 1 % of the best grows more slowly than the data: its exponent beta_p lies in [0.5, 1)",
         paper="hestness2017, §2 and Figs. 2 to 4", notebook="notebooks/growth.ipynb",
-        specs=_SPECS, measure=measure_growth, agrees=overlaps,
+        specs=(*_SPECS, "overfitting"), measure=measure_growth, agrees=overlaps,
     ),
     _CURVE(
         id="baidu.capacity",

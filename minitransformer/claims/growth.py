@@ -51,7 +51,9 @@ def growth(errors: pd.DataFrame, domain: Domain, count: str = "N_total") -> Grow
     inside = points[points.inside]
     minima, by_parabola = parabolas(errors, count)
     reason = ""
-    if len(points) and 2 * len(inside) <= len(points):
+    if len(points) and points.sizes.max() == 1:
+        reason = "one size of model was trained"
+    elif len(points) and 2 * len(inside) <= len(points):
         reason = (f"at {(points.edge == 'largest').sum()} of {len(points)} training sets the best model is the largest tried, at "
                   f"{(points.edge == 'smallest').sum()} the smallest")
     elif len(inside) < FEWEST:
@@ -100,7 +102,7 @@ def parabolas(errors: pd.DataFrame, count: str = "N_total", neighbours: int = NE
     return found, found.size.a if found.size is not None and len(found.size.N) >= FEWEST else NOTHING
 
 
-DOMAINS_THAT_GROW = ("word_lm", "char_lm", "char_lm_adam", "translation", "images", "speech", "speech_ctc")
+DOMAINS_THAT_GROW = ("word_lm", "char_lm", "char_lm_adam", "translation", "images", "speech", "speech_ctc", "transformer")
 
 
 def measure_growth(runs: pd.DataFrame) -> Measurement:

@@ -229,7 +229,9 @@ def claimed_regions(runs: pd.DataFrame) -> Figure:
 
 
 def claimed_growth(runs: pd.DataFrame) -> Figure:
-    return growth_figure([sizes.growth(one.errors(runs), one) for one in DOMAINS.values()])
+    found = [sizes.growth(domain(name).errors(runs), domain(name)) for name in sizes.DOMAINS_THAT_GROW]
+    told = [one for one in found if one.beta_p.value is not None]
+    return growth_figure(told or found)
 
 
 def claimed_capacity(runs: pd.DataFrame) -> Figure:
