@@ -86,7 +86,7 @@ def test_the_model_of_text_likewise(small_text):
 
 def test_a_run_that_diverges_has_no_model():
     with pytest.raises(UserError, match="has diverged by step"):
-        train_model(config("ctc", "morse", lr=1e300, clip=1e300, precision="float64"))
+        train_model(config("ctc", "morse", lr=1e308, clip=1e300, precision="float64"))
 
 
 def test_training_a_model_leaves_the_process_as_it_was():

@@ -93,7 +93,7 @@ def test_members_are_what_they_would_be_alone(arch, corpus, monkeypatch):
     base = config(arch, corpus, dropout=0.1)
     members = [base, other(base, seed=1, weight_decay=0.3), other(base, clip=0.05, schedule="cosine", steps=13), other(base, train_tokens=9, steps=17),
                other(base, train_tokens=7, schedule="constant", eval_every=2, patience=1, lr=0.05)]
-    diverging = other(base, lr=1e300, clip=1e300, eval_every=9)
+    diverging = other(base, lr=1e308, clip=1e300, eval_every=9)
     tape = Tape()
     runs = trained([diverging, *members], tape)
     assert runs[diverging].status == "diverged"

@@ -118,6 +118,7 @@ def capacity_figure(found: fixed.Capacity) -> Figure:
         else:
             lines.append(("fewer than two sizes leave", PAPER))
         right.margins(0.2)
+        right.set_xlim(over.columns.min() / 1.5, 1.5 * over.columns.max())
         room(right, 2)
         place(right, lines, "upper left")
         place(left, [(f"N = {short(float(f'{N:.2g}'))}", colour) for N, colour in shades.items()], "upper left")
