@@ -35,7 +35,7 @@ INLINE = re.compile(r'<span class="math notranslate nohighlight">\\\((.*?)\\\)</
 # What the signs of a formula within a line take, in em, of 374 formulas as MathJax sets them: off by 0.1 in the median, by 0.7 at 90 %.
 WIDTHS = ((r"\\(?:approx|propto|leq?|geq?|lt|gt|gtrsim|lesssim|to|sim|ll|gg|in)\b|[=<>]", 1.8), (r"\\(?:times|cdot|pm)\b|[+-]", 1.5),
           (r"\\[A-Za-z]+|[A-Z]", 0.7), (r"[,.;:()\[\]|/]", 0.7), (r"[a-z0-9]", 0.5))  # fmt: skip
-SCRIPT, EDGES = re.compile(r"[_^](\{(?:[^{}]|\{[^{}]*\})*\}|\\[A-Za-z]+|.)"), 0.3
+RAISED, EDGES = re.compile(r"[_^](\{(?:[^{}]|\{[^{}]*\})*\}|\\[A-Za-z]+|.)"), 0.3
 NAMES = re.compile(r"\\(log|ln|min|max|exp|arg)\b")
 NO_WIDTH = re.compile(r"\\(?:text|mathrm|left|right|operatorname|[dt]?frac)\b|\\[,;:!]")
 HIGH = re.compile(r"\\[dt]?frac|\\sum|\\int|\\prod|\\left|\\over\b")
@@ -146,8 +146,8 @@ def reduce(path: Path) -> None:
 def width(tex: str) -> float:
     """About how wide a formula will be, in em."""
     text = NAMES.sub(r"\1 ", NO_WIDTH.sub("", unescape(tex)))
-    scripts = re.sub(r"[{}^_\s]", "", re.sub(r"\\[A-Za-z]+", "x", "".join(SCRIPT.findall(text))))
-    text, total = SCRIPT.sub("", text), EDGES + 0.5 * len(scripts)
+    scripts = re.sub(r"[{}^_\s]", "", re.sub(r"\\[A-Za-z]+", "x", "".join(RAISED.findall(text))))
+    text, total = RAISED.sub("", text), EDGES + 0.5 * len(scripts)
     for pattern, each in WIDTHS:
         total += each * len(re.findall(pattern, text))
         text = re.sub(pattern, "", text)
