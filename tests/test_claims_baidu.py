@@ -321,7 +321,7 @@ def test_where_a_size_leaves_the_curve_comes_back():
     assert 3 <= len(left) < len(WIDTHS) and left.m.is_monotonic_increasing
     assert found.exponent.low < 0.6 < found.exponent.high and found.exponent.value == pytest.approx(0.6, abs=0.05)
     middle = left.iloc[1]
-    assert middle.m == pytest.approx(20 * middle.N**0.6 * 1.21, rel=0.25) and middle.low < middle.m < middle.high
+    assert middle.m == pytest.approx(20 * middle.N**0.6 * (1 + capacity.ABOVE) ** 2, rel=0.25) and middle.low < middle.m < middle.high
 
 
 def test_leaving_is_for_good_and_never_guessed():

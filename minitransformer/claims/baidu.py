@@ -116,7 +116,7 @@ DEFINITIONS = (
     _CURVE(
         id="baidu.regions",
         statement="A learning curve has three regions, near guessing, a power law and a floor: decades of power law between the borders",
-        paper="hestness2017, §5 and Fig. 6", notebook="notebooks/regions.ipynb", specs=("speech",), unit="decades",
+        paper="hestness2017, §5 and Fig. 6", notebook="notebooks/regions.ipynb", specs=("speech", "signals"), unit="decades",
         measure=measure_regions, agrees=lambda measured, target: measured.low > 0,
         if_differs="The borders are so close that no power law may lie between them.",
     ),

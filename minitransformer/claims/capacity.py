@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FEWER = 400     # resamples of the curve of a single size
-ABOVE = 0.1   # a size has left the curve of the best where its error lies by more than this share above it, and stays there
+ABOVE = 0.25  # a size has left the curve of the best where its error lies by more than this share above it, and stays there: by more
+              # than two seeds of one model differ
+OTHERS = (0.5, 1.0)   # the same by other shares, printed beside it: the choice is ours
 
 
 # --- where a size leaves the curve of the best ---------------------------------------------------------------------
@@ -99,6 +101,10 @@ def measure_capacity(runs: pd.DataFrame, names: tuple[str, ...] = LISTENERS) -> 
         why = {one.domain.name: one.reason or "where the sizes leave the curve hangs on the seeds" for one in found}
         return Measurement(None, refusal="; ".join(f"{name}: {reason}" for name, reason in why.items()), more=more)
     more |= {f"exponent_{one.domain.id}": (None, *triple(one.exponent)) for one in told[1:]}
+    for above in OTHERS:
+        other = capacity(told[0].errors, told[0].domain, above)
+        if other.exponent.value is not None:
+            more[f"exponent_at_{100 * above:.0f}_percent"] = (None, *triple(other.exponent))
     return Measurement(*triple(told[0].exponent), more=more, reason=f"Of {told[0].domain.name}, larger models do not leave the curve at "
                        "larger training sets, as far as these seeds can tell.")
 

@@ -99,6 +99,8 @@ VARIANTS = {domain.id: domain for domain in (
     replace(DOMAINS["images"], id="images_loss", name="images, cross-entropy", column="best_loss", beta_p=None,
             error="nats per image", beta_g="hestness2017.image.beta_g_loss"),
     replace(DOMAINS["speech"], id="speech_ctc", name="speech, CTC", arch="ctc"),
+    Domain("signals", "artificial signals", "signals", "resnet", "signals", "share of first guesses wrong", None, None, "Fig. 6",
+           "curve_error"),
     Domain("transformer", "characters, Transformers of four sizes", "overfitting", "transformer", "characters", "nats per character",
            None, None, ""),  # of the chapter on overfitting
 )}

@@ -20,7 +20,7 @@ from .regression import triple
 if TYPE_CHECKING:
     import pandas as pd
 
-CANDIDATES = ("speech", "speech_ctc")   # curves that begin at guessing and may end on a floor
+CANDIDATES = ("speech", "speech_ctc", "signals")   # curves that begin at guessing and may end on a floor
 
 
 def three_regions() -> Form:
