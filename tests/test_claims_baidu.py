@@ -11,8 +11,8 @@ import pytest
 from minitransformer import claims, papers
 from minitransformer.claims import baidu, capacity, growth, optimisers, regions, use
 from minitransformer.claims.domains import DOMAINS, VARIANTS, domain
-from minitransformer.claims.envelope import FEWEST, STRAIGHT, Grid, best_fits, curve_of, foretell, learning_curve, medians, straight
-from minitransformer.claims.plateau import plateau_then_power
+from minitransformer.claims.envelope import FEWEST, STRAIGHT, Grid, best_fits, curve_of, foretell, law_of, learning_curve, medians, straight
+from minitransformer.claims.plateau import beyond_plateau, plateau_then_power
 from minitransformer.errors import UserError
 from minitransformer.figures import baidu as figures
 from minitransformer.laws.fit import fit
@@ -393,6 +393,17 @@ def test_data_for_a_target_and_the_gain_of_a_doubling():
     m = DOUBLINGS[-1] * use.TARGET ** (-1 / 0.25)
     assert found.needed.low < m < found.needed.high and found.needed.value == pytest.approx(m, rel=0.2)
     assert found.error.low <= found.error.value <= found.error.high and found.decides
+
+
+@pytest.mark.parametrize("bend", [0, 900])
+def test_what_is_gained_at_the_end_of_a_curve_is_what_its_law_says(bend):
+    """Also where it still bends away from its plateau, and falls less than its exponent."""
+    m = np.repeat([125.0 * 2**i for i in range(8)], 3)
+    points = pd.DataFrame({"m": m, "error": 0.7 * (1 + m / bend) ** -0.25 if bend else m**-0.25, "seed": np.tile([0, 1, 2], 8)})
+    law = beyond_plateau(points) if bend else law_of(points)
+    (now, twice, more), *_ = law.predict(16000 * np.array([1, 2, 1]) + np.array([0, 0, use.data_for_less(law).value]))
+    assert use.gain(law).value == pytest.approx(100 * (1 - twice / now), rel=1e-3)
+    assert more / now == pytest.approx(0.99, rel=1e-4)
 
 
 def test_the_worst_forecast_of_all_domains_decides():

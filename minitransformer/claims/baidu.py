@@ -76,7 +76,7 @@ def _about(curve: LearningCurve) -> dict[str, tuple]:
     return more
 
 
-ELSEWHERE = ("An exponent belongs to a data set, an error and a family of models, and these are others, of a thousandth of the size: "
+ELSEWHERE = ("An exponent belongs to a data set, an error and a family of models, and these are others, and far smaller: "
              "it need not be the paper's. What compares is the form of the curve, and that")
 STATEMENTS = {
     "char_lm": ("Loss of a recurrent highway network of depth 10 on characters falls as a power of training-set size", "characters"),

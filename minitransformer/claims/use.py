@@ -91,9 +91,24 @@ def own_interval(ahead: pd.DataFrame) -> Estimate:
 
 
 def gain(law: Law, times: float = DOUBLING) -> Estimate:
-    """Per cent of the error that `times` as much data take off."""
+    """Per cent of the error that `times` as much data take off, from the largest training set on."""
+    most, bend = law.range[1], _bend(law)
+    reach = math.log((times * most + bend) / (most + bend))
+    return Estimate(*(100 * -math.expm1(-a * reach) for a in triple(law.exponent)))
+
+
+def data_for_less(law: Law, share: float = 0.01) -> Estimate:
+    """How many examples beyond the largest training set make the error lower by a share of itself; not identified where the exponent
+    may be zero."""
     alpha = law.exponent
-    return Estimate(*(100 * -math.expm1(-a * math.log(times)) for a in (alpha.value, alpha.low, alpha.high)))
+    if alpha.low <= 0:
+        return NOTHING
+    return Estimate(*((law.range[1] + _bend(law)) * math.expm1(-math.log1p(-share) / a) for a in (alpha.value, alpha.high, alpha.low)))
+
+
+def _bend(law: Law) -> float:
+    """m_0 of a curve that still bends away from its plateau, which falls like (m + m_0)^-alpha; 0 on a straight line."""
+    return 0.0 if law.form.name == "power" else law.parameters["D_0"].value
 
 
 def data_for(law: Law, target: float) -> Estimate:
