@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KNOWN_VIOLATIONS = {"summary-name"}  # the theme's sidebar toggle
 SCHEMES = ("light", "dark")
 HEAVIEST = 300_000  # bytes of a first view as a server sends them, besides fonts and MathJax
-SHIFT = 0.1  # what Web Vitals call good
+SHIFT = 0.1  # what Web Vitals call good; of a page painted before its deferred scripts come, as on the slowest machine
 SPECIAL = {"404", "search", "genindex"}
 
 NO_HORIZONTAL_SCROLL = "document.documentElement.scrollWidth <= window.innerWidth"
@@ -69,10 +69,10 @@ class Visit:
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.on("requestfailed", lambda request: self.said.append(f"failed: {request.url}"))
 
-    def open(self, path: Path):
+    def open(self, path: Path, late: bool = False):
         self.said.clear()
         self.asked.clear()
-        chromium.opened(self.page, path.as_uri())
+        chromium.opened(self.page, path.as_uri(), late)
         self.page.evaluate("document.fonts.ready.then(() => true)")
         return self.page
 
@@ -116,6 +116,31 @@ def test_links_to_places_within_pages_find_them(site, pages):
                 lost.append(f"{page.relative_to(site)}: {link}")
         numbered += len(re.findall(r'class="std std-numref"|class="caption-number"', page.read_text(encoding="utf-8")))
     assert lost == [] and numbered > 50
+
+
+def broken_pictures(page: Path) -> list[str]:
+    """The pictures of a page that are not on the disk or cannot be drawn, those that wait below the first view included."""
+    from PIL import Image
+
+    broken = []
+    for image in BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").find_all("img", src=True):
+        if urlsplit(image["src"]).scheme:
+            continue
+        path = page.parent / unquote(urlsplit(image["src"]).path)
+        try:
+            if path.suffix == ".svg":
+                assert xml.parse(path).getroot().tag.endswith("svg")
+            else:
+                with Image.open(path) as picture:
+                    picture.load()
+        except (OSError, SyntaxError, AssertionError):
+            broken.append(image["src"])
+    return broken
+
+
+def test_every_picture_is_there_and_can_be_drawn(site, pages):
+    assert {str(page.relative_to(site)): broken for page in pages if (broken := broken_pictures(page))} == {}
+    assert len(list((site / "_images").glob("*.png"))) > 20
 
 
 def test_figures_of_committed_runs_offer_their_data(site):
@@ -195,7 +220,7 @@ def test_pages_open_cleanly(site, pages, browser, scheme):
     wrong = {}
     with Visit(browser, scheme) as visit:
         for path in pages:
-            page = visit.open(path)
+            page = visit.open(path, late=True)
             found = [f"console: {text}" for text in visit.said]
             found += [f"outside request: {url}" for url in visit.asked if not url.startswith(("file:", "data:", "blob:"))]
             found += [f"missing image: {src}" for src in page.evaluate(MISSING_IMAGES)]
@@ -216,7 +241,7 @@ def test_pages_fit_a_phone(site, pages, browser):
     wrong = {}
     with Visit(browser, width=390, height=844) as visit:
         for path in pages:
-            page = visit.open(path)
+            page = visit.open(path, late=True)
             if not page.evaluate(NO_HORIZONTAL_SCROLL):
                 wrong[str(path.relative_to(site))] = "scrolls sideways"
             elif (shift := page.evaluate("window.shifted")) > SHIFT:
@@ -294,6 +319,12 @@ def test_the_checks_can_fail(tmp_path, browser):
         assert len(opened.evaluate(UNREACHABLE_SCROLLERS)) == 1
         assert "spoken" in visit.said
         assert [url for url in visit.asked if url.startswith("http:")]
+    (tmp_path / "half.png").write_bytes((ROOT / "book" / "_static" / "first-law.png").read_bytes()[:2000])
+    (tmp_path / "moves.js").write_text("document.body.prepend(Object.assign(document.createElement('div'), { style: 'height: 300px' }))")
+    page.write_text("<html><body><p style='margin:0'>text</p><img loading=lazy src=half.png><img src=none.svg><script defer src='moves.js?v=1'></script></body></html>")
+    assert broken_pictures(page) == ["half.png", "none.svg"]
+    with Visit(browser) as visit:
+        assert visit.open(page, late=True).evaluate("window.shifted") > 0.001
 
 
 def test_published_labs_hold_nothing_of_their_solutions(site):

@@ -3,8 +3,10 @@
     python tools/weights.py [FOLDER] [--pages book/index notebooks/size]
 
 FOLDER: the built website; _build/html if left out. Bytes as a server sends them: text compressed by gzip, pictures and fonts as they
-are. Fonts and MathJax are counted apart. Milliseconds until the page has loaded, here, from the disk; shift is the cumulative layout
-shift of the first view at the width of a laptop and of a phone. Opens the pages in Chromium or Google Chrome.
+are. Fonts and MathJax are counted apart. `outside` counts requests to other hosts. Milliseconds until the page has loaded, here, from the
+disk. `axe` counts the rules of accessibility that a page breaks, of those that axe-core tests. `shift` is the cumulative layout shift of the
+first view at the width of a laptop and of a phone, with every script that may come late held back until the page is painted, so that it is
+the same on any machine. `over` is by how many pixels the page is wider than the phone. Opens the pages in Chromium or Google Chrome.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from browser import launched, opened
@@ -39,7 +42,9 @@ class Weight:
     requests: int
     outside: tuple[str, ...]
     load: float
+    axe: tuple[str, ...]  # the rules that it breaks
     shift: dict[str, float]
+    over: int
 
 
 @lru_cache(maxsize=None)
@@ -64,23 +69,33 @@ def own_weight(urls: list[str]) -> int:
     return sum(sent(path) for path in files(urls) if not is_apart(path))
 
 
+def visit(browser, page: Path, width: int, height: int, late: bool) -> tuple[Any, list[str]]:
+    """The page, opened and at rest, and what it asked for; its context is to be closed."""
+    context = browser.new_context(viewport={"width": width, "height": height})
+    context.add_init_script(SHIFTS)
+    view, urls = context.new_page(), []
+    view.on("request", lambda request: urls.append(request.url))
+    opened(view, page.as_uri(), late).wait_for_timeout(300)
+    return view, urls
+
+
 def weigh(browser, html: Path, page: Path) -> Weight:
-    """Opens a page at each width, and waits until its formulas are set and it is still."""
-    shift, load, asked = {}, 0.0, []
-    for name, (width, height) in WIDTHS.items():
-        context = browser.new_context(viewport={"width": width, "height": height})
-        context.add_init_script(SHIFTS)
-        view, urls = context.new_page(), []
-        view.on("request", lambda request: urls.append(request.url))
-        opened(view, page.as_uri()).wait_for_timeout(300)
+    """Opens a page as it comes, then at each width with its scripts held back, and waits until its formulas are set and it is still."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    view, asked = visit(browser, page, *WIDTHS["laptop"], late=False)
+    load = view.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    axe = tuple(violation["id"] for violation in Axe().run(view).response["violations"])
+    view.context.close()
+    shift, over = {}, 0
+    for name, size in WIDTHS.items():
+        view, _ = visit(browser, page, *size, late=True)
         shift[name] = view.evaluate("window.shifted")
-        if name == "laptop":
-            asked = urls
-            load = view.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")
-        context.close()
+        over = view.evaluate("document.documentElement.scrollWidth - innerWidth")
+        view.context.close()
     outside = tuple(url for url in asked if not url.startswith(("file:", "data:", "blob:")))
     apart = sum(sent(path) for path in files(asked) if is_apart(path))
-    return Weight(page.relative_to(html).with_suffix("").as_posix(), own_weight(asked), apart, len(asked), outside, load, shift)
+    return Weight(page.relative_to(html).with_suffix("").as_posix(), own_weight(asked), apart, len(asked), outside, load, axe, shift, over)
 
 
 def pages(html: Path) -> list[Path]:
@@ -88,12 +103,12 @@ def pages(html: Path) -> list[Path]:
     return sorted(path for path in html.rglob("*.html") if "_static" not in path.parts and path != html / "index.html")
 
 
-HEADING = "own kB  fonts and MathJax kB  files  outside  load ms  shift laptop  shift phone"
+HEADING = "own kB  fonts and MathJax kB  files  outside  load ms  axe  shift laptop  shift phone  over px"
 
 
 def row(one: Weight) -> str:
     return (f"{one.own / 1e3:6.0f}  {one.apart / 1e3:20.0f}  {one.requests:5d}  {len(one.outside):7d}  {one.load:7.0f}"
-            f"  {one.shift['laptop']:12.3f}  {one.shift['phone']:11.3f}")
+            f"  {len(one.axe):3d}  {one.shift['laptop']:12.3f}  {one.shift['phone']:11.3f}  {one.over:7d}")
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ AT_ITS_PLACE = """<script>
 """
 SCHEME = 'localStorage.getItem("theme") || "auto"'
 KNOWN_SCHEME = SCHEME.replace('"auto"', '(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")')
-LARGE = 50_000  # bytes
+LARGE = 10_000  # bytes
 SHEET = """/* The theme's icons: Font Awesome Free (CC BY 4.0), drawn in the colour of the text. */
 :is(.fa-solid, .fa-brands, .fa-regular, .fas, .fab, .far)::before {
   content: ""; display: inline-block; height: 1em; vertical-align: -.125em; background: currentColor;
