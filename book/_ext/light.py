@@ -2,7 +2,7 @@
 
 - The theme draws its dozen icons by a script of one and a half megabytes that replaces them one by one. Here those that the pages use
   are taken out of that script into a small style sheet, `icons.css`; the script and its fonts are left out.
-- Every displayed formula keeps about the height that it will have when it is set.
+- Every displayed formula keeps about the height that it will have when it is set, every one within a line the width.
 - The list of chapters is at the page's own before it is first shown; the theme moves it there when the page has loaded.
 - The reader's colour scheme is known before anything is drawn; the theme first draws both its logos.
 - Large pictures are stored with as many colours as they need.
@@ -19,6 +19,7 @@ from html import unescape
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from formulas import width
 from PIL import Image
 from sphinx.application import Sphinx
 
@@ -32,13 +33,9 @@ OF_THE_FONT = re.compile(r'(?:\.fa-[\w-]+:before,?)+\{content:"[^"]*"\}|@font-fa
 PICTURE = re.compile(r'<img(?![^>]*\swidth=) [^>]*?src="([^":]+)"[^>]*?/?>')
 FORMULA = re.compile(r'<div class="((?:amsmath )?math notranslate nohighlight)"((?: id="[^"]*")?)>(.*?)</div>', re.S)
 INLINE = re.compile(r'<span class="math notranslate nohighlight">\\\((.*?)\\\)</span>', re.S)
-# What the signs of a formula within a line take, in em, of 374 formulas as MathJax sets them: off by 0.1 in the median, by 0.7 at 90 %.
-WIDTHS = ((r"\\(?:approx|propto|leq?|geq?|lt|gt|gtrsim|lesssim|to|sim|ll|gg|in)\b|[=<>]", 1.8), (r"\\(?:times|cdot|pm)\b|[+-]", 1.5),
-          (r"\\[A-Za-z]+|[A-Z]", 0.7), (r"[,.;:()\[\]|/]", 0.7), (r"[a-z0-9]", 0.5))  # fmt: skip
-RAISED, EDGES = re.compile(r"[_^](\{(?:[^{}]|\{[^{}]*\})*\}|\\[A-Za-z]+|.)"), 0.3
-NAMES = re.compile(r"\\(log|ln|min|max|exp|arg)\b")
-NO_WIDTH = re.compile(r"\\(?:text|mathrm|left|right|operatorname|[dt]?frac)\b|\\[,;:!]")
-HIGH = re.compile(r"\\[dt]?frac|\\sum|\\int|\\prod|\\left|\\over\b")
+ROW = 1.7  # rem
+HIGHER = ((re.compile(r"\\[dt]?frac|\\sum|\\int\b|\\prod"), 1.4), (re.compile(r"\\frac.*\\right[)\]]\^", re.S), 0.4), (re.compile(r"\\underbrace"), 1.8),
+          (re.compile(r"\^\\min|\^\\text"), 0.4))  # fmt: skip
 MAIN = '<main id="main-content"'
 AT_ITS_PLACE = """<script>
 (function () {
@@ -143,27 +140,16 @@ def reduce(path: Path) -> None:
         path.write_bytes(after.getvalue())
 
 
-def width(tex: str) -> float:
-    """About how wide a formula will be, in em."""
-    text = NAMES.sub(r"\1 ", NO_WIDTH.sub("", unescape(tex)))
-    scripts = re.sub(r"[{}^_\s]", "", re.sub(r"\\[A-Za-z]+", "x", "".join(RAISED.findall(text))))
-    text, total = RAISED.sub("", text), EDGES + 0.5 * len(scripts)
-    for pattern, each in WIDTHS:
-        total += each * len(re.findall(pattern, text))
-        text = re.sub(pattern, "", text)
-    return total
-
-
 def room(html: str) -> str:
-    """The page with the room that formulas will take, about: the height of one in its own line, of a row 1.7 rem and of one with fractions
-    3.1 and the margins; the width of one within a line."""
+    """The page with the room that formulas will take: the height of one in its own line, of each row with what makes it higher and the
+    margins, rather more than less, as it is kept for good; the width of one within a line."""
 
     def kept(found: re.Match) -> str:
-        height = 2.5 + sum(3.1 if HIGH.search(row) else 1.7 for row in re.split(r"\\\\", found[3]))
+        height = 2.5 + sum(ROW + sum(more for pattern, more in HIGHER if pattern.search(row)) for row in re.split(r"\\\\", found[3]))
         return f'<div class="{found[1]}"{found[2]} style="--room: {height:.1f}rem">{found[3]}</div>'
 
     def wide(found: re.Match) -> str:
-        return found[0].replace(">", f' style="--wide: {width(found[1]):.1f}em">', 1)
+        return found[0].replace(">", f' style="--wide: {width(unescape(found[1])):.2f}em">', 1)
 
     return INLINE.sub(wide, FORMULA.sub(kept, html))
 
