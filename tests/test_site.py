@@ -24,6 +24,10 @@ MISSING_IMAGES = "[...document.images].filter(i => i.complete ? i.naturalWidth =
 UNREACHABLE_SCROLLERS = """[...document.querySelectorAll('.pst-scrollable-table-container, .bd-article pre, mjx-container[display=true]')]
     .filter(box => box.scrollWidth > box.clientWidth + 1 && box.tabIndex < 0 && !box.querySelector('a, [tabindex="0"]'))
     .map(box => box.outerHTML.slice(0, 120))"""
+CUT_FORMULAS = """[...document.querySelectorAll('span.math > mjx-container')].filter((set) => {
+    const [own, place] = [set, set.parentElement].map((one) => one.getBoundingClientRect());
+    return own.top < place.top - 1 || own.bottom > place.bottom + 1 || own.right > place.right + 1;
+}).map((set) => set.textContent.slice(0, 60))"""
 IN_THE_ARTICLE = "[...document.querySelectorAll('.bd-article :is(a[href], button, summary, input)')].filter((one) => one.checkVisibility({ visibilityProperty: true }) && one.tabIndex >= 0)"
 
 
@@ -232,6 +236,7 @@ def test_pages_open_cleanly(site, pages, browser, scheme):
                 found.append(f"moves while it loads: {shift:.3f}")
             if page.evaluate("document.querySelectorAll('mjx-merror, .math:not(:has(mjx-container))').length"):
                 found.append("a formula was not typeset")
+            found += [f"a formula is cut off: {text}" for text in page.evaluate(CUT_FORMULAS)]
             if found:
                 wrong[str(path.relative_to(site))] = found
     assert wrong == {}
@@ -248,6 +253,8 @@ def test_pages_fit_a_phone(site, pages, browser):
                 wrong[str(path.relative_to(site))] = f"moves while it loads: {shift:.3f}"
             elif boxes := page.evaluate(UNREACHABLE_SCROLLERS):
                 wrong[str(path.relative_to(site))] = f"boxes that scroll but cannot be reached by keyboard: {boxes}"
+            elif cut := page.evaluate(CUT_FORMULAS):
+                wrong[str(path.relative_to(site))] = f"formulas are cut off: {cut}"
     assert wrong == {}
 
 

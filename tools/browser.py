@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync")  # fmt: skip
-PATIENCE = 120_000  # milliseconds for a page to load on a busy machine
+PATIENCE = 300_000  # milliseconds for a page to load on a busy machine
 
 
 @contextmanager
