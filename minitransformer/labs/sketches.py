@@ -100,7 +100,7 @@ def seeds() -> Figure:
         return figure
 
 
-def forecast() -> Figure:
+def forecast(x_name: str = "examples, D") -> Figure:
     """A line through the small points, carried on to a larger one that was held out."""
     with drawing(size=SIZE) as (figure, (axis,)):
         x = np.geomspace(1, 100, 6)
@@ -109,7 +109,7 @@ def forecast() -> Figure:
         axis.plot(far, far**-0.2, "--", color=OURS)
         axis.plot(1200, 1200**-0.2 * 1.14, "D", color=HELD_OUT)
         axis.plot(1200, 1200**-0.2, "o", mfc="none", color=OURS)
-        _bare(axis, "examples, D", "loss")
+        _bare(axis, x_name, "loss")
         _word(axis, "measured", (0.84, 0.35), HELD_OUT)
         _word(axis, "predicted", (0.72, 0.06), OURS)
         return figure
@@ -286,5 +286,6 @@ def interval() -> Figure:
         for edge in (-1.96, 1.96):
             axis.axvline(edge, color=PAPER, ls="--")
         _bare(axis, "exponent in each resample", "how often", logarithmic=False)
+        axis.set_ylim(0, 1.3)
         _word(axis, "95 %", (0.5, 0.9), PAPER)
         return figure
