@@ -28,6 +28,12 @@ CUT_FORMULAS = """[...document.querySelectorAll('span.math > mjx-container')].fi
     const [own, place] = [set, set.parentElement].map((one) => one.getBoundingClientRect());
     return own.top < place.top - 1 || own.bottom > place.bottom + 1 || own.right > place.right + 1;
 }).map((set) => set.textContent.slice(0, 60))"""
+STRETCHED_PICTURES = """[...document.querySelectorAll('.bd-article img[height]')].map((image) => {
+    const style = getComputedStyle(image), inside = (side, ...pads) => parseFloat(style[side])
+        - (style.boxSizing === 'border-box' ? pads.reduce((sum, pad) => sum + parseFloat(style[pad]), 0) : 0);
+    const shown = inside('width', 'paddingLeft', 'paddingRight') / inside('height', 'paddingTop', 'paddingBottom');
+    return [image.getAttribute('src'), shown / (image.getAttribute('width') / image.getAttribute('height'))];
+}).filter(([src, ratio]) => Math.abs(ratio - 1) > 0.03).map(([src, ratio]) => `${src} ${ratio.toFixed(2)}`)"""
 IN_THE_ARTICLE = "[...document.querySelectorAll('.bd-article :is(a[href], button, summary, input)')].filter((one) => one.checkVisibility({ visibilityProperty: true }) && one.tabIndex >= 0)"
 
 
@@ -237,6 +243,7 @@ def test_pages_open_cleanly(site, pages, browser, scheme):
             if page.evaluate("document.querySelectorAll('mjx-merror, .math:not(:has(mjx-container))').length"):
                 found.append("a formula was not typeset")
             found += [f"a formula is cut off: {text}" for text in page.evaluate(CUT_FORMULAS)]
+            found += [f"a picture is stretched: {text}" for text in page.evaluate(STRETCHED_PICTURES)]
             if found:
                 wrong[str(path.relative_to(site))] = found
     assert wrong == {}
@@ -255,6 +262,8 @@ def test_pages_fit_a_phone(site, pages, browser):
                 wrong[str(path.relative_to(site))] = f"boxes that scroll but cannot be reached by keyboard: {boxes}"
             elif cut := page.evaluate(CUT_FORMULAS):
                 wrong[str(path.relative_to(site))] = f"formulas are cut off: {cut}"
+            elif stretched := page.evaluate(STRETCHED_PICTURES):
+                wrong[str(path.relative_to(site))] = f"pictures are stretched: {stretched}"
     assert wrong == {}
 
 
@@ -328,10 +337,16 @@ def test_the_checks_can_fail(tmp_path, browser):
         assert [url for url in visit.asked if url.startswith("http:")]
     (tmp_path / "half.png").write_bytes((ROOT / "book" / "_static" / "first-law.png").read_bytes()[:2000])
     (tmp_path / "moves.js").write_text("document.body.prepend(Object.assign(document.createElement('div'), { style: 'height: 300px' }))")
-    page.write_text("<html><body><p style='margin:0'>text</p><img loading=lazy src=half.png><img src=none.svg><script defer src='moves.js?v=1'></script></body></html>")
+    page.write_text(
+        "<html><body><p style='margin:0'>text</p><img loading=lazy src=half.png><img src=none.svg><script defer src='moves.js?v=1'></script>"
+        "<div class=bd-article><img src=data: width=400 height=100 style='max-width: 200px'><img src=data: width=90 height=30></div>"
+        "<span class=math style='display: inline-flex; overflow: hidden'><mjx-container style='display: block; margin: -5px'>x</mjx-container></span>"
+    )
     assert broken_pictures(page) == ["half.png", "none.svg"]
     with Visit(browser) as visit:
-        assert visit.open(page, late=True).evaluate("window.shifted") > 0.001
+        opened = visit.open(page, late=True)
+        assert opened.evaluate("window.shifted") > 0.001
+        assert opened.evaluate(STRETCHED_PICTURES) == ["data: 0.50"] and opened.evaluate(CUT_FORMULAS) == ["x"]
 
 
 def test_published_labs_hold_nothing_of_their_solutions(site):
