@@ -10,6 +10,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from minitransformer.errors import UserError
@@ -17,71 +18,14 @@ from minitransformer.labs import find_labs, grading, sandbox
 from minitransformer.labs.course import nbgrader_course
 from minitransformer.labs.gradescope import autograder
 from minitransformer.labs.sandbox import Cell, Limits
-from minitransformer.labs.source import FOLDER, cell_id, kind, notebook_text, read_lab, save_notebook
+from minitransformer.labs.source import FOLDER, cell_id, kind, read_lab, save_notebook
+from classroom import CLASS, MEAN, RESULTS, TINY, TOP, answered, hand_in, submissions, written
 from terminal import command
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = Limits(cell_seconds=2, seconds=30, memory=2**30)
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="grading needs the limits of Linux or macOS")
-
-TINY = """
-# Lab: a small one
-
-%% given data
-import math
-numbers = [1.0, 2.0, 4.0]
-%% md
-### Exercise 1: The mean
-
-*Difficulty 1 of 5 · importance 1 of 5 · 1 minutes · 3 points*
-%% answer mean
-def mean(x):
-    ### BEGIN SOLUTION
-    return sum(x) / len(x)
-    ### END SOLUTION
-%% test mean-1 2
-assert mean([2.0, 2.0]) != 4.0, "that is the sum"
-### BEGIN HIDDEN TESTS
-assert mean([1.0, 2.0, 6.0]) == 3.0, "the sum over the number"
-### END HIDDEN TESTS
-%% test mean-2 1
-assert mean(numbers) > 0
-### BEGIN HIDDEN TESTS
-assert abs(mean(numbers) - 7 / 3) < 1e-9
-### END HIDDEN TESTS
-%% md
-### Exercise 2: The largest
-
-*Difficulty 1 of 5 · importance 1 of 5 · 1 minutes · 1 point*
-%% answer top
-### BEGIN SOLUTION
-top = max(numbers)
-### END SOLUTION
-%% test top-1 1
-assert isinstance(top, float)
-### BEGIN HIDDEN TESTS
-assert top == 4.0
-### END HIDDEN TESTS
-"""
-MEAN, TOP = "def mean(x):\n    return sum(x) / len(x)", "top = max(numbers)"
-
-
-def written(text: str) -> dict:
-    """A source notebook from parts that begin with %% and say what they are."""
-    cells = [{"cell_type": "markdown", "metadata": {}, "source": text.partition("%%")[0].strip()}]
-    for part in text.split("\n%% ")[1:]:
-        (what, *words), source = part.partition("\n")[0].split(), part.partition("\n")[2].strip("\n")
-        if what == "md":
-            cells.append({"cell_type": "markdown", "metadata": {}, "source": source})
-            continue
-        marks = {"grade_id": words[0], "schema_version": 3, "task": False, "locked": what != "answer", "solution": what == "answer", "grade": what == "test"}
-        marks |= {"points": int(words[1])} if what == "test" else {}
-        cells.append({"cell_type": "code", "metadata": {"nbgrader": marks}, "source": source, "outputs": [], "execution_count": None})
-    for i, cell in enumerate(cells):
-        cell["id"] = f"cell{i}"
-    return {"cells": cells, "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}
-
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory) -> Path:
@@ -95,14 +39,6 @@ def tiny(sources):
     return read_lab(sources / "tiny.ipynb")
 
 
-def answered(lab, **answers: str) -> dict:
-    notebook = lab.student()
-    for cell in notebook["cells"]:
-        if kind(cell) == "answer" and cell_id(cell) in answers:
-            cell["source"] = answers[cell_id(cell)]
-    return notebook
-
-
 def marks_of(lab, notebook: dict, folder: Path, limits: Limits = SHORT) -> grading.Marks:
     save_notebook(notebook, folder / "one.ipynb")
     return grading.grade_notebook(lab, folder / "one.ipynb", limits)
@@ -110,47 +46,10 @@ def marks_of(lab, notebook: dict, folder: Path, limits: Limits = SHORT) -> gradi
 
 # --- what a class hands in -----------------------------------------------------------------------------------------
 
-CLASS = {  # answers, or the text of a file that is no notebook; the points of mean and top
-    "right": (dict(mean=MEAN, top=TOP), 3, 1),
-    "right-too": (dict(mean="import statistics\nmean = statistics.fmean", top="top = numbers[-1]"), 3, 1),
-    "magic": (dict(mean="%matplotlib inline\n!pip install nothing\n" + MEAN, top=TOP), 3, 1),
-    "sum": (dict(mean="mean = sum", top=TOP), 0, 1),
-    "median": (dict(mean="mean = lambda x: sorted(x)[len(x) // 2]", top=TOP), 0, 1),
-    "partial": (dict(mean="def mean(x):\n    return 7 / 3 if x == numbers else 0", top="top = 0.0"), 1, 0),
-    "only-first": (dict(mean=MEAN), 3, 0),
-    "only-last": (dict(top=TOP), 0, 1),
-    "integer": (dict(mean=MEAN, top="top = 4"), 3, 0),
-    "text": (dict(mean=MEAN, top="top = '4.0'"), 3, 0),
-    "none": (dict(mean="mean = None", top="top = None"), 0, 0),
-    "blank": (dict(), 0, 0),
-    "emptied": (dict(mean="", top=""), 0, 0),
-    "syntax": (dict(mean="def mean(x)\n    return", top=TOP), 0, 1),
-    "crash": (dict(mean=MEAN, top="1 / 0"), 3, 0),
-    "crash-inside": (dict(mean="def mean(x):\n    return x[99]", top=TOP), 0, 1),
-    "exit": (dict(mean="import sys\nsys.exit(0)", top=TOP), 0, 1),
-    "hard-exit": (dict(mean="import os\nos._exit(0)", top=TOP), 0, 1),
-    "segfault": (dict(mean="import ctypes\nctypes.string_at(0)", top=TOP), 0, 1),
-    "recursion": (dict(mean="def mean(x):\n    return mean(x)", top=TOP), 0, 1),
-    "loop": (dict(mean=MEAN, top="while True:\n    pass"), 3, 0),
-    "loop-inside": (dict(mean="def mean(x):\n    while True:\n        pass", top=TOP), 0, 1),
-    "deaf-loop": (dict(mean=MEAN, top="while True:\n    try:\n        while True: pass\n    except BaseException: pass"), 3, 0),
-    "sleep": (dict(mean=MEAN, top="import time\ntime.sleep(10_000)"), 3, 0),
-    "memory": (dict(mean=MEAN, top="hog = []\nwhile True:\n    hog.append(bytes(50_000_000))"), 3, 0),
-    "memory-at-once": (dict(mean="hog = bytearray(10**12)\n" + MEAN, top=TOP), 0, 1),
-    "flood": (dict(mean="for i in range(20_000):\n    print('x' * 1000)\n" + MEAN, top=TOP), 3, 1),
-    "malformed": ('{"cells": [', 0, 0),
-    "not-json": ("%PDF-1.4", 0, 0),
-    "other-json": ('{"cells": [1, 2], "nbformat": 4}', 0, 0),
-}
-
-
 @pytest.fixture(scope="module")
 def class_folder(tiny, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("class")
-    for who, (what, _, _) in CLASS.items():
-        (folder / who).mkdir()
-        text = what if isinstance(what, str) else notebook_text(answered(tiny, **what))
-        (folder / who / "tiny.ipynb").write_text(text, encoding="utf-8")
+    hand_in(tiny, folder)
     return folder
 
 
@@ -258,6 +157,13 @@ def test_environment_holds_nothing_of_the_graders(monkeypatch):
     assert outcome.how == {"asked": "ok"}, outcome.message
 
 
+def test_a_loop_that_hears_no_signal_takes_nothing_from_the_cells_after_it():
+    deaf = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
+    outcome = sandbox.run([Cell("deaf", deaf), Cell("after", "pass")], Limits(cell_seconds=0.3, seconds=60))
+    assert outcome.how == {"deaf": "time", "after": "ok"} and outcome.message["deaf"] == "stopped after 0.3 seconds"
+    assert outcome.seconds < 30
+
+
 def test_files_have_a_largest_size():
     assert asked("open('big', 'wb').write(b'x' * 3_000_000)", file=2**20).how["asked"] in ("error", "died")
     assert asked("open('small', 'wb').write(b'x' * 300_000)", file=2**20).how["asked"] == "ok"
@@ -317,9 +223,7 @@ def test_gradescope_gets_valid_results(tiny, unpacked, who):
     shutil.rmtree(unpacked / "submission", ignore_errors=True)
     (unpacked / "submission").mkdir()
     if who:
-        what = CLASS[who][0]
-        text = what if isinstance(what, str) else notebook_text(answered(tiny, **what))
-        (unpacked / "submission" / "whatever name.ipynb").write_text(text, encoding="utf-8")
+        (unpacked / "submission" / "whatever name.ipynb").write_text(submissions(tiny)[who], encoding="utf-8")
     bare = {"PATH": "/usr/bin:/bin", "AUTOGRADER": str(unpacked), "PYTHON": sys.executable}
     done = subprocess.run([str(unpacked / "run_autograder")], env=bare, cwd="/", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -327,8 +231,7 @@ def test_gradescope_gets_valid_results(tiny, unpacked, who):
     points = CLASS[who][1:] if who else (0, 0)
     assert tuple(test["score"] for test in results["tests"]) == points and results["score"] == sum(points)
     assert [test["max_score"] for test in results["tests"]] == [3, 1]
-    assert all(set(test) == {"name", "score", "max_score", "output", "visibility"} for test in results["tests"])
-    assert isinstance(results["execution_time"], int) and isinstance(results["output"], str)
+    jsonschema.validate(results, RESULTS)
 
 
 def test_gradescopes_zip_holds_this_lab_alone_and_is_made_the_same_twice(tiny, unpacked, tmp_path):

@@ -8,6 +8,8 @@ from typing import Mapping
 from ..files import replacing
 from .source import STUB, Lab, save_notebook
 
+MEMORY = 4 * 2**30  # bytes that a kernel may take; nbgrader itself sets no limit
+LIMIT = f"import resource; resource.setrlimit(resource.RLIMIT_DATA, ({MEMORY}, {MEMORY})); del resource"  # what libraries map does not count
 CONFIG = f'''\
 # Made by `python tools/labs.py nbgrader`. In this folder: nbgrader generate_assignment NAME; nbgrader autograde NAME; nbgrader export
 c = get_config()
@@ -16,6 +18,7 @@ c.ClearSolutions.code_stub = {{"python": {STUB!r}}}
 c.ExecutePreprocessor.timeout = 120
 c.ExecutePreprocessor.interrupt_on_timeout = True
 c.ExecutePreprocessor.allow_errors = True
+c.Execute.extra_arguments = ["--HistoryManager.hist_file=:memory:", {"--IPKernelApp.exec_lines=" + LIMIT!r}]
 '''
 
 

@@ -1,4 +1,4 @@
-"""An autograder for Gradescope: a zip with setup.sh, run_autograder, the lab with its hidden tests, and this kit.
+"""An autograder for Gradescope: a zip with setup.sh, run_autograder, limits.json, the lab with its hidden tests, and this kit.
 
 Gradescope unpacks the zip into /autograder/source and runs setup.sh once; for each submission it fills /autograder/submission, runs
 /autograder/run_autograder, and reads /autograder/results/results.json.
@@ -10,6 +10,7 @@ import json
 import sys
 import time
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,13 @@ cd "$root/source"
 exec "${PYTHON:-venv/bin/python}" -c 'import sys; sys.path.insert(0, "kit"); from minitransformer.labs.gradescope import main; main(sys.argv[1])' "$root"
 """
 DATED = (2020, 1, 1, 0, 0, 0)
-LIMITS = Limits(cell_seconds=60, seconds=480)
+LIMITS = Limits(cell_seconds=60, seconds=480, memory=2**30)
 
 
-def autograder(lab: Lab, path: Path) -> None:
-    """Writes the zip; the same lab and kit give the same bytes."""
-    files = {"setup.sh": SETUP.encode(), "run_autograder": RUN.encode(), f"lab/{lab.name}.ipynb": notebook_text(lab.notebook).encode()}
+def autograder(lab: Lab, path: Path, limits: Limits = LIMITS) -> None:
+    """Writes the zip; the same lab, limits and kit give the same bytes."""
+    files = {"setup.sh": SETUP.encode(), "run_autograder": RUN.encode(), f"lab/{lab.name}.ipynb": notebook_text(lab.notebook).encode(),
+             "limits.json": json.dumps(asdict(limits)).encode()}
     kit = [*(ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")),
            *(p for p in (ROOT / "minitransformer").rglob("*") if p.is_file() and "__pycache__" not in p.parts and not p.name.endswith(".part"))]
     files |= {f"kit/{path.relative_to(ROOT).as_posix()}": path.read_bytes() for path in sorted(kit) if path.exists()}
@@ -70,9 +72,10 @@ def main(root: str) -> None:
     lab = read_lab(source)
     found = sorted(path for path in (folder / "submission").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
     named = [path for path in found if path.stem == lab.name]
+    limits = Limits(**json.loads((folder / "source" / "limits.json").read_text(encoding="utf-8")))
     (folder / "results").mkdir(parents=True, exist_ok=True)
     if len(named or found) == 1:
-        marks = grade_notebook(lab, (named or found)[0], LIMITS)
+        marks = grade_notebook(lab, (named or found)[0], limits)
     else:
         status = f"hand in one notebook, {lab.name}.ipynb; there {'are several' if found else 'is none'} here"
         marks = Marks("", lab, status, {exercise.name: 0 for exercise in lab.exercises}, seconds=time.monotonic() - start)

@@ -29,6 +29,8 @@ from ..errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT")
 MOST_LINES = 10_000
+PATIENCE = 4  # a cell may take so many times its processor time by the clock
+GRACE = 1.0   # seconds for it to end by itself
 
 
 class Cell(NamedTuple):
@@ -116,7 +118,7 @@ def _once(cells: Sequence[Cell], limits: Limits, seconds: float, modules: Sequen
     word, outcome = secrets.token_hex(16), Outcome()
     with tempfile.TemporaryDirectory(prefix="grade-", ignore_cleanup_errors=True) as home:
         job = {"word": word, "alone": alone, "home": home, "environment": _places(home), "cells": [cell._asdict() for cell in cells],
-               "memory": limits.memory, "file": limits.file, "seconds": seconds, "cell_seconds": limits.cell_seconds}
+               "memory": limits.memory, "file": limits.file, "seconds": seconds, "cell_seconds": limits.cell_seconds, "patience": PATIENCE}
         (job_out, job_in), (results_out, results_in) = os.pipe(), os.pipe()
         process = WORKER.fork(job_out, results_in, modules)
         os.close(job_out)
@@ -124,7 +126,7 @@ def _once(cells: Sequence[Cell], limits: Limits, seconds: float, modules: Sequen
         lines: queue.Queue[bytes] = queue.Queue()
         threading.Thread(target=_listen, args=(open(results_out, "rb"), lines), daemon=True).start()
         begun, done, started = None, False, False
-        deadline = time.monotonic() + seconds
+        deadline = cell_deadline = time.monotonic() + seconds
         try:
             try:
                 with open(job_in, "wb") as file:
@@ -132,7 +134,7 @@ def _once(cells: Sequence[Cell], limits: Limits, seconds: float, modules: Sequen
             except BrokenPipeError:
                 pass
             while not done:
-                line = lines.get(timeout=max(deadline - time.monotonic(), 0.01))
+                line = lines.get(timeout=max(min(deadline, cell_deadline) - time.monotonic(), 0.01))
                 if not line:
                     break
                 try:
@@ -144,15 +146,17 @@ def _once(cells: Sequence[Cell], limits: Limits, seconds: float, modules: Sequen
                 if "alone" in said:
                     outcome.alone, started = said["alone"], True
                 elif "begin" in said:
-                    begun = said["begin"]
+                    begun, cell_deadline = said["begin"], time.monotonic() + PATIENCE * limits.cell_seconds + GRACE
                 elif "end" in said:
+                    cell_deadline = deadline
                     outcome.how[said["end"]], outcome.message[said["end"]], begun = said["how"], said["message"], None
                     done = said["how"] in ("time", "memory")
                 else:
                     done = True
             end = ("died", "it ended the program")
         except queue.Empty:
-            end = ("time", "the submission ran out of time here")
+            deaf = time.monotonic() < deadline
+            end = ("time", f"stopped after {limits.cell_seconds:g} seconds" if deaf else "the submission ran out of time here")
         finally:
             _kill(process)
     if not started and alone and deadline > time.monotonic():

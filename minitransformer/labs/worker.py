@@ -22,7 +22,6 @@ import types
 NAMESPACES = 0x10000000 | 0x40000000 | 0x20000000 | 0x08000000  # CLONE_NEWUSER, NEWNET, NEWPID, NEWIPC
 PDEATHSIG = 1
 LONGEST = 400  # characters of a message
-PATIENCE = 4   # a cell may take so many times its processor time by the clock
 
 
 class OutOfTime(BaseException):
@@ -81,10 +80,10 @@ def out_of_time(signum, frame):
     raise OutOfTime
 
 
-def attempt(code, name, space, seconds):
+def attempt(code, name, space, seconds, patience):
     """ok, error, time or memory, and what was said."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE * seconds)
+    signal.setitimer(signal.ITIMER_REAL, patience * seconds)
     try:
         exec(compiled(code, name), space)
         return "ok", ""
@@ -123,7 +122,7 @@ def work(source, target):
     main.__dict__["display"] = lambda *things, **options: None
     for cell in job["cells"]:
         say(begin=cell["id"])
-        how, message = attempt(cell["code"], f"<{cell['id']}>", main.__dict__, job["cell_seconds"])
+        how, message = attempt(cell["code"], f"<{cell['id']}>", main.__dict__, job["cell_seconds"], job["patience"])
         message = message.encode("utf-8", "replace").decode()[:LONGEST]
         say(end=cell["id"], how=how, message=message)
         if how in ("time", "memory"):
