@@ -134,3 +134,13 @@ def test_no_level_of_headings_is_skipped(name):
               for line in cell["source"].split("\n") if line.startswith("#")]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))
+
+
+def test_the_seconds_of_every_lab_are_printed_where_the_book_finds_them(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "_ext"))
+    table = load("labs_directive", ROOT / "book" / "_ext" / "labs.py")
+    head, *rows = table.seconds(table.PRINTED.read_text(encoding="utf-8"), LABS)
+    assert head == ["Lab", "At `smoke` scale", "At `laptop` scale"] and [row[0] for row in rows] == [lab.title for lab in LABS.values()]
+    assert all(int(cell.split()[0]) > 0 for row in rows for cell in row[1:])
+    with pytest.raises(ValueError, match=f"no seconds of {next(reversed(LABS))}"):
+        table.seconds("lab  smoke\n" + "".join(f"{name}  5 (9)\n" for name in list(LABS)[:-1]), LABS)

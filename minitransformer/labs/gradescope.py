@@ -30,6 +30,7 @@ if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 python3 -m venv venv
 venv/bin/python -m pip install -q ./kit
+venv/bin/python -c 'import matplotlib.font_manager'  # its list of fonts, once
 """
 RUN = """\
 #!/usr/bin/env bash
