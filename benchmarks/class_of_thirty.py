@@ -29,8 +29,10 @@ import sys
 import tempfile
 import time
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Callable
 
 import jsonschema
 
@@ -56,7 +58,7 @@ class Way:
     name: str
     marks: dict[str, float] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
-    given_up: set[str] = field(default_factory=set)
+    given_up: list[str] = field(default_factory=list)
     seconds: float = 0.0
     note: str = ""
 
@@ -91,10 +93,8 @@ def gradescope(lab: Lab, folder: Path, limits: Limits) -> Way:
             Path(archive.extract(info, folder / "source")).chmod(info.external_attr >> 16)
     shutil.copy(folder / "source" / "run_autograder", folder)
     way, start = Way("Gradescope"), time.monotonic()
-    if not (folder / "source" / "set-up").exists():
-        succeed([str(folder / "source" / "setup.sh")], env={**BARE, **{key: value for key, value in os.environ.items() if key.startswith("PIP_")}}, cwd=folder)
-        (folder / "source" / "set-up").write_text(f"{time.monotonic() - start:.0f}")
-    way.note = f"setup.sh took {(folder / 'source' / 'set-up').read_text()} s, once, and is not counted; every results.json is valid"
+    succeed([str(folder / "source" / "setup.sh")], env={**BARE, **{key: value for key, value in os.environ.items() if key.startswith("PIP_")}}, cwd=folder)
+    way.note = f"setup.sh took {time.monotonic() - start:.0f} s, once, and is not counted; every results.json is valid"
     hand_in(lab, folder / "all")
     start = time.monotonic()
     for who in CLASS:
@@ -130,16 +130,26 @@ def nbgrader(program: Path, lab: Lab, folder: Path, limits: Limits) -> Way:
             errors = [f"{output['ename']}: {output['evalue']}" for output in outputs if output["output_type"] == "error"]
             way.remarks[who] = errors[0] if errors else ""
         else:
-            way.given_up.add(who)
+            way.given_up.append(who)
             way.remarks[who] = f"given up: {why(log, who)}"
     return way
 
 
 def why(log: str, who: str) -> str:
     """The exception for which nbgrader gave up a submission, from the traceback that it prints."""
-    trace = re.search(rf"error processing assignment: \S*/{re.escape(who)}/\S*\n(.*?)(?=^\[\w+ \||\Z)", log, re.S | re.M)
-    lines = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception)\b.*)", trace[1] if trace else "", re.M)
+    trace = re.search(rf"error processing assignment: \S*/{re.escape(who)}/\S*\n(.*?)(?=^\[\w+ \| (?!ERROR)|\Z)", log, re.S | re.M)
+    lines = re.findall(r"^\s*(?:\w+\.)*(\w+(?:Error|Exception)\b.*)", trace[1] if trace else "", re.M)
     return lines[-1] if lines else "the log does not say why"
+
+
+def known(place: Path, find: Callable[[Path], Way]) -> Way:
+    """What a way gave when it was last run in this place, or gives now."""
+    kept = place.with_suffix(".json")
+    if not kept.exists():
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        kept.write_text(json.dumps(asdict(find(place)), indent=1), encoding="utf-8")
+    return Way(**json.loads(kept.read_text(encoding="utf-8")))
 
 
 def report(ways: list[Way], cell_seconds: float, points: int) -> int:
@@ -155,7 +165,7 @@ def report(ways: list[Way], cell_seconds: float, points: int) -> int:
     wrong = 0
     for way in ways:
         other = [who for who, expected in EXPECTED.items() if way.marks[who] != expected]
-        wrong += len(set(other) - way.given_up)
+        wrong += len(set(other) - set(way.given_up))
         print(f"{way.name}: {len(EXPECTED) - len(other)} of {len(EXPECTED)} marks as expected{'; not: ' + ' '.join(other) if other else ''}"
               f"{f'; given up: {len(way.given_up)}' if way.given_up else ''}{f'; {way.note}' if way.note else ''}")
     print("\nwhat each way says of the troubles")
@@ -168,20 +178,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Grade a class of thirty by all three ways.")
     parser.add_argument("--nbgrader", type=Path, required=True, help="the program, in an environment of its own that has the kit as well")
     parser.add_argument("--cell-seconds", type=float, default=5, help="of a processor; by the clock four times as many")
-    parser.add_argument("--keep", type=Path, help="work in this folder and leave it; what setup.sh made there is used again")
+    parser.add_argument("--keep", type=Path, help="work in this folder and leave it; a way whose results are there is not run again")
     arguments = parser.parse_args()
     limits = Limits(cell_seconds=arguments.cell_seconds, seconds=60 * arguments.cell_seconds, memory=2**29)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
         save_notebook(written(TINY), folder / "source" / "tiny.ipynb")
         lab = read_lab(folder / "source" / "tiny.ipynb")
-        places = {name: folder / name for name in ("grade", "gradescope", "nbgrader")}
-        for name, place in places.items():
-            if name != "gradescope":
-                shutil.rmtree(place, ignore_errors=True)
-            place.mkdir(exist_ok=True)
-        ways = [grade(lab, places["grade"], limits), gradescope(lab, places["gradescope"], limits),
-                nbgrader(arguments.nbgrader.absolute(), lab, places["nbgrader"], limits)]
+        ways = [known(folder / name, lambda place, way=way: way(lab, place, limits)) for name, way in (
+            ("grade", grade), ("gradescope", gradescope), ("nbgrader", partial(nbgrader, arguments.nbgrader.absolute())))]
     return report(ways, arguments.cell_seconds, lab.points)
 
 

@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "first_law.ipynb"
 SCIPY = "1.16.3" if sys.version_info >= (3, 11) else "1.15.3"  # 1.16 needs Python 3.11
-COLAB = ["numpy==2.1.3", f"scipy=={SCIPY}", "matplotlib==3.10.0", "ipykernel>=6.29,<7.3"]
+COLAB = ["numpy==2.1.3", f"scipy=={SCIPY}", "matplotlib==3.10.0", "ipython==7.34.0", "ipykernel==6.17.1"]
 FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "MINITRANSFORMER_STORE")
 
 
@@ -121,7 +121,7 @@ def test_a_notebook_installs_the_kit_and_runs_alone(tmp_path):
     path, numpy = notebook.cells[-1].outputs[-1].text.split()
     assert Path(path).is_relative_to(bare.folder), "the kit did not come from the new environment"
     assert numpy == "2.1.3", "installing the kit changed Colab's numpy"
-    assert bare.ask("import scipy, matplotlib; print(scipy.__version__, matplotlib.__version__)") == f"{SCIPY} 3.10.0"
+    assert bare.ask("import scipy, matplotlib, IPython; print(scipy.__version__, matplotlib.__version__, IPython.__version__)") == f"{SCIPY} 3.10.0 7.34.0"
     assert (bare.packages / "torch").is_symlink() and metadata.version("torch") in bare.ask("import torch; print(torch.__version__)")
 
 

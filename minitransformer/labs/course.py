@@ -15,9 +15,8 @@ CONFIG = f'''\
 c = get_config()
 c.CourseDirectory.course_id = "scaling-laws"
 c.ClearSolutions.code_stub = {{"python": {STUB!r}}}
-c.ExecutePreprocessor.timeout = 120
-c.ExecutePreprocessor.interrupt_on_timeout = True
-c.ExecutePreprocessor.allow_errors = True
+c.Execute.timeout = 120         # seconds by the clock for a cell
+c.Execute.iopub_timeout = 60    # and for its outputs to arrive: a busy machine is no reason to give a submission up
 c.Execute.extra_arguments = ["--HistoryManager.hist_file=:memory:", {"--IPKernelApp.exec_lines=" + LIMIT!r}]
 '''
 
