@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from minitransformer.errors import UserError
-from minitransformer.labs import find_labs, grading, mistaken, near, read_lab
+from minitransformer.labs import find_labs, gradescope, grading, mistaken, near, read_lab
 from minitransformer.labs.sandbox import Limits
 from minitransformer.labs.source import EXPECTED, FOLDER, cell_id, kind, notebook_text, save_notebook
 from test_site import load
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LABS = find_labs(ROOT / FOLDER / "source")
 WRONG = {name: tomllib.loads((ROOT / "tests" / "labs" / f"{name}.toml").read_text(encoding="utf-8")) for name in LABS}
 MOST = {name: max(map(len, WRONG[name].values())) for name in LABS}
-LIMITS = Limits(cell_seconds=60, seconds=300)
+LIMITS = Limits(cell_seconds=60, seconds=300, memory=gradescope.LIMITS.memory)  # the least that any way gives
 each_lab = pytest.mark.parametrize("name", LABS)
 
 
