@@ -36,14 +36,19 @@ class LabsDirective(SphinxDirective):
 
 
 def seconds(text: str, labs: Mapping[str, Lab]) -> list[list[str]]:
-    """A head and a row for each lab, as `PROCESSOR (CLOCK)` at each scale. Raises ValueError where a lab was not timed."""
-    lines = text.splitlines()
-    scales = next((line.split()[1:] for line in lines if line.startswith("lab ")), [])
-    timed = {line.split()[0]: re.findall(r"\d+ \(\d+\)", line) for line in lines if line.split()[:1] and line.split()[0] in labs}
-    missing = [name for name in labs if not scales or len(timed.get(name, ())) != len(scales)]
-    if missing:
-        raise ValueError(f"benchmarks/labs.txt has no seconds of {', '.join(missing)}; write it with: python benchmarks/labs.py > benchmarks/labs.txt")
-    return [["Lab", *(f"At `{scale}` scale" for scale in scales)], *([lab.title, *timed[name]] for name, lab in labs.items())]
+    """A head and a row for each lab, as `PROCESSOR (CLOCK)` at each scale, or a dash. The text may hold what was printed for some labs or scales
+    after another; the last one counts. Raises ValueError where there is nothing at all."""
+    timed: dict[tuple[str, str], str] = {}
+    scales: list[str] = []
+    for first, *rest in filter(None, map(str.split, text.splitlines())):
+        if first == "lab":
+            scales = rest
+        elif first in labs:
+            timed.update({(first, scale): f"{rest[2 * i]} {rest[2 * i + 1]}" for i, scale in enumerate(scales)})
+    if not timed:
+        raise ValueError("benchmarks/labs.txt has no seconds of any lab; write it with: python benchmarks/labs.py > benchmarks/labs.txt")
+    every = dict.fromkeys(scale for _, scale in timed)
+    return [["Lab", *(f"At `{scale}` scale" for scale in every)], *([lab.title, *(timed.get((name, scale), "–") for scale in every)] for name, lab in labs.items())]
 
 
 class SecondsDirective(SphinxDirective):
@@ -53,7 +58,7 @@ class SecondsDirective(SphinxDirective):
             rows = seconds(PRINTED.read_text(encoding="utf-8"), find_labs(SOURCES))
         except (OSError, ValueError) as problem:
             raise self.error(str(problem)) from None
-        caption = "Seconds of processor time that the solutions of each lab take as a whole; in parentheses those by the clock, on a machine busy with other work."
+        caption = "Seconds of processor time that the solutions of each lab take as a whole; in parentheses those by the clock, on a machine busy with other work. A dash: not timed."
         return self.parse_text_to_nodes(list_table(rows, caption, "labs-seconds-table"))
 
 
