@@ -78,8 +78,8 @@ def curve_figure(curve: LearningCurve) -> Figure:
         if curve.law.ok:
             draw_law(axis, curve.law)
             ours = curve.beta_g
-            beyond = "" if curve.region else ", beyond the plateau"
-            notes.append((minus(f"best fits{beyond}: $\\beta_g$ = {ours.value:.3f} ({ours.low:.3f} to {ours.high:.3f})"), OURS))
+            which = "best fits" if curve.region else "beyond the plateau"
+            notes.append((minus(f"{which}: $\\beta_g$ = {ours.value:.3f} ({ours.low:.3f} to {ours.high:.3f})"), OURS))
             if curve.domain.beta_g:
                 paper = papers.value(curve.domain.beta_g)
                 ends = np.array(curve.law.range if curve.region else (curve.law.parameters["D_0"].value, curve.law.range[1]))
