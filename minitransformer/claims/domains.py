@@ -101,7 +101,7 @@ VARIANTS = {domain.id: domain for domain in (
     replace(DOMAINS["speech"], id="speech_ctc", name="speech, CTC", arch="ctc"),
     Domain("signals", "artificial signals", "signals", "resnet", "signals", "share of first guesses wrong", None, None, "Fig. 6",
            "curve_error"),
-    Domain("transformer", "characters, Transformers of four sizes", "overfitting", "transformer", "characters", "nats per character",
+    Domain("transformer", "characters, Transformers", "overfitting", "transformer", "characters", "nats per character",
            None, None, ""),  # of the chapter on overfitting
 )}
 
