@@ -134,6 +134,9 @@ def test_pictures_have_their_size_and_later_ones_come_late(tmp_path):
     assert after == ('<img width="640" height="480" alt="A" src="_images/a.png" /><img width="446" height="230" loading="lazy" alt="B" class="x" src="_images/b.svg"/>'
                      '<img src="_images/none.png"/><img src="https://a.b/c.png"/>')
     assert light.steady(after, tmp_path) == after
+    Image.new("RGB", (900, 300)).save(tmp_path / "_images" / "wide.png")
+    wide = light.steady('<img alt="W" src="_images/wide.png"/>', tmp_path)
+    assert wide == '<span class="wide-picture"><img width="900" height="300" alt="W" src="_images/wide.png"/></span>' == light.steady(wide, tmp_path)
 
 
 def test_formulas_keep_their_height():

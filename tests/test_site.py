@@ -21,7 +21,7 @@ SPECIAL = {"404", "search", "genindex"}
 
 NO_HORIZONTAL_SCROLL = "document.documentElement.scrollWidth <= window.innerWidth"
 MISSING_IMAGES = "[...document.images].filter(i => i.complete ? i.naturalWidth === 0 : i.loading !== 'lazy').map(i => i.getAttribute('src'))"
-UNREACHABLE_SCROLLERS = """[...document.querySelectorAll('.pst-scrollable-table-container, .bd-article pre, mjx-container[display=true]')]
+UNREACHABLE_SCROLLERS = """[...document.querySelectorAll('.pst-scrollable-table-container, .wide-picture, .bd-article pre, mjx-container[display=true]')]
     .filter(box => box.scrollWidth > box.clientWidth + 1 && box.tabIndex < 0 && !box.querySelector('a, [tabindex="0"]'))
     .map(box => box.outerHTML.slice(0, 120))"""
 CUT_FORMULAS = """[...document.querySelectorAll('span.math > mjx-container')].filter((set) => {

@@ -49,6 +49,7 @@ AT_ITS_PLACE = """<script>
 SCHEME = 'localStorage.getItem("theme") || "auto"'
 KNOWN_SCHEME = SCHEME.replace('"auto"', '(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")')
 LARGE = 10_000  # bytes
+WIDE = 700  # pixels: several panels side by side, whose labels nobody could read at the width of a phone
 SHEET = """/* The theme's icons: Font Awesome Free (CC BY 4.0), drawn in the colour of the text. */
 :is(.fa-solid, .fa-brands, .fa-regular, .fas, .fab, .far)::before {
   content: ""; display: inline-block; height: 1em; vertical-align: -.125em; background: currentColor;
@@ -111,7 +112,8 @@ def measure(path: Path) -> tuple[int, int] | None:
 
 
 def steady(html: str, folder: Path) -> str:
-    """The page with the size of each of its own pictures; those after the first of the article are loaded when they are near."""
+    """The page with the size of each of its own pictures; those after the first of the article are loaded when they are near, and wide
+    ones stand in a box that scrolls on a phone."""
     seen = 0
 
     def sized(found: re.Match) -> str:
@@ -121,7 +123,8 @@ def steady(html: str, folder: Path) -> str:
             return found[0]
         seen += "_images/" in found[1] and size[1] > 100
         late = ' loading="lazy"' if seen > 1 and "loading=" not in found[0] else ""
-        return found[0].replace("<img ", f'<img width="{size[0]}" height="{size[1]}"{late} ', 1)
+        image = found[0].replace("<img ", f'<img width="{size[0]}" height="{size[1]}"{late} ', 1)
+        return f'<span class="wide-picture">{image}</span>' if "_images/" in found[1] and size[0] > WIDE and "law-figure" not in image else image
 
     return PICTURE.sub(sized, html)
 

@@ -1,7 +1,7 @@
 (function () {
   // A table or output that is wider than its place scrolls; make it reachable by keyboard, and only then.
   function mark() {
-    document.querySelectorAll(".pst-scrollable-table-container, .cell_output .output").forEach(function (box) {
+    document.querySelectorAll(".pst-scrollable-table-container, .cell_output .output, .wide-picture").forEach(function (box) {
       if (box.scrollWidth > box.clientWidth) {
         box.tabIndex = 0;
         box.setAttribute("role", "group");
