@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import os
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -111,6 +112,14 @@ def row(one: Weight) -> str:
             f"  {len(one.axe):3d}  {one.shift['laptop']:12.3f}  {one.shift['phone']:11.3f}  {one.over:7d}")
 
 
+def summary(weighed: list[Weight]) -> str:
+    """The worst of each column in a line."""
+    most = lambda value: max(map(value, weighed))
+    return (f"{os.cpu_count()} cores, {len(weighed)} pages: {most(lambda one: one.own) / 1e3:.0f} kB at most, {sum(len(one.outside) for one in weighed)} requests "
+            f"outside, {sum(len(one.axe) for one in weighed)} rules of axe broken, a shift of {most(lambda one: max(one.shift.values())):.3f} at most, "
+            f"{sum(one.over > 0 for one in weighed)} pages wider than a phone")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="What the first view of each page weighs, and how it loads.")
     parser.add_argument("html", nargs="?", type=Path, default=ROOT / "_build" / "html", help="the built website")
@@ -125,9 +134,11 @@ def main() -> None:
     with launched() as browser:
         width = max(len(page.relative_to(html).as_posix()) for page in chosen)
         print(f"{'page':<{width}}  {HEADING}")
+        weighed = []
         for page in chosen:
-            one = weigh(browser, html, page)
+            weighed.append(one := weigh(browser, html, page))
             print(f"{one.page:<{width}}  {row(one)}", flush=True)
+    print(summary(weighed))
 
 
 if __name__ == "__main__":
