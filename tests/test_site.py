@@ -76,7 +76,11 @@ class Visit:
         self.page.on("console", lambda message: self.said.append(message.text) if message.type == "error" else None)
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("requestfailed", lambda request: self.said.append(f"failed: {request.url}"))
+        self.page.on("requestfailed", self.failed)
+
+    def failed(self, request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # what the browser itself gives up as it leaves for the next page
+            self.said.append(f"failed: {request.url}")
 
     def open(self, path: Path, late: bool = False):
         self.said.clear()

@@ -41,7 +41,7 @@ cd "$root/source"
 exec "${PYTHON:-venv/bin/python}" -c 'import sys; sys.path.insert(0, "kit"); from minitransformer.labs.gradescope import main; main(sys.argv[1])' "$root"
 """
 DATED = (2020, 1, 1, 0, 0, 0)
-LIMITS = Limits(cell_seconds=60, seconds=480, memory=2**30)
+LIMITS = Limits(cell_seconds=60, seconds=480, memory=5 * 2**29)  # of addresses: libraries reserve about a gigabyte that they do not use
 
 
 def autograder(lab: Lab, path: Path, limits: Limits = LIMITS) -> None:
