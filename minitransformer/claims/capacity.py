@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FEWER = 400     # resamples of the curve of a single size
 ABOVE = 0.25  # a size has left the curve of the best where its error lies by more than this share above it, and stays there: by more
-              # than two seeds of one model differ
+              # than the seeds of one listener lie apart, in the median
 OTHERS = (0.5, 1.0)   # the same by other shares, printed beside it: the choice is ours
 
 
