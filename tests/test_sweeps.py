@@ -63,19 +63,19 @@ lr = 0.5
 [rules]
 lr = {value = 1.0, of = "d_model", at = 8, power = 0}
 [scales.smoke]
-points = [{n_layer = 1, d_model = 32}, {n_layer = 2, d_model = 16, lr = 0.25}]
+points = [{n_layer = 1, d_model = 32}, {n_layer = 2, d_model = 16, lr = 0.25}, {n_layer = 3, d_model = [8, 64], seed = [4, 6]}]
 seed = [4, 5]
 """)
     configs = load_spec(path).configs("smoke")
     assert [(c.n_layer, c.d_model, c.lr, c.seed) for c in configs] == [
-        (1, 32, 1.0, 4), (1, 32, 1.0, 5), (2, 16, 0.25, 4), (2, 16, 0.25, 5)]
+        (1, 32, 1.0, 4), (1, 32, 1.0, 5), (2, 16, 0.25, 4), (2, 16, 0.25, 5), *((3, d, 1.0, s) for s in (4, 6) for d in (8, 64))]
 
 
 @pytest.mark.parametrize("text, word", [
     ("title = ", "TOML"), ("[scale.smoke]\n", "scale"), ("title = 'x'", "scales"),
     ("[scales.smoke]\nd_model = [8]\n[rules]\nlr = {value = 1}", "rule"), ("[scales.smoke]\nwidth = 8", "width"),
     ("[scales.smoke]\nn_ctxx = 8", "unknown setting 'n_ctxx'; did you mean 'n_ctx'"), ("[scales.smoke]\nseed = []", r"seed = \[\] in \[scales.smoke\]"),
-    ("[scales.smoke]\npoints = []", "points")])
+    ("[scales.smoke]\npoints = []", "points"), ("[scales.smoke]\npoints = [{seed = []}]", "seed")])
 def test_a_broken_spec_is_one_clear_line(tmp_path, text, word):
     path = tmp_path / "broken.toml"
     path.write_text(text)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Below, training sets are so small that a model learns little more than how often letters occur; above, the
 # model of the laptop scale is limited by its own size. The notebook prints the local exponents.
 POWER_LAW_REGION = (4096, 65536)
-BESIDE = {"char_lm": ("char_lm_adam", "char_lm_transformer"), "word_lm": ("word_lm_2", "word_lm_4"),
+BESIDE = {"char_lm": ("char_lm_adam",), "word_lm": ("word_lm_2", "word_lm_4"),
           "images": ("images_top5", "images_loss"), "speech": ("speech_ctc",)}
 
 

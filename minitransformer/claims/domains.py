@@ -44,12 +44,14 @@ class Domain:
         n_layer and d_model, optimiser, seed, and the lowest validation error.
 
         Trials are left out: of settings that differ in more than size and seed, those with the most seeds are kept, and of these the
-        ones whose median is lowest. So are training sets on which the best model made no error at all with some seed: what is left
-        there is less than the validation set can show, and has no logarithm.
+        ones whose median is lowest. So are runs on a whole corpus, which end before they have seen it, and training sets on which
+        the best model made no error at all with some seed: what is left there is less than the validation set can show, and has no
+        logarithm.
         """
         import pandas as pd
 
         runs = of_spec(complete(table), self.spec)
+        runs = runs[runs.train_tokens > 0]
         for name, wanted in (("arch", self.arch), ("optimiser", self.optimiser), ("n_layer", self.n_layer)):
             runs = runs[runs[name] == wanted] if wanted else runs
         error = runs.best_loss.astype(float) if self.column == "best_loss" else runs[self.column].map(np.min).astype(float)
@@ -90,8 +92,6 @@ DOMAINS = {domain.id: domain for domain in (
 VARIANTS = {domain.id: domain for domain in (
     replace(DOMAINS["char_lm"], id="char_lm_adam", name="characters, Adam", optimiser="adamw",
             beta_g="hestness2017.char_lm_adam.beta_g", beta_p="hestness2017.char_lm_adam.beta_p"),
-    replace(DOMAINS["char_lm"], id="char_lm_transformer", name="characters, Transformer", arch="transformer", optimiser="",
-            beta_g=None, beta_p=None),
     replace(DOMAINS["word_lm"], id="word_lm_2", name="words, 2 layers", n_layer=2, beta_p=None),
     replace(DOMAINS["word_lm"], id="word_lm_4", name="words, 4 layers", n_layer=4, beta_p="hestness2017.word_lm.beta_p_lstm4"),
     replace(DOMAINS["images"], id="images_top5", name="images, five guesses", column="curve_error5", beta_p=None,

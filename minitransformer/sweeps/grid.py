@@ -16,10 +16,11 @@ A spec is a TOML file:
     d_model = [8, 16, 24]
     seed = [0, 1, 2]
     [scales.gpu]
-    points = [{n_layer = 2, d_model = 8}, {n_layer = 4, d_model = 64}]   # settings that go together
+    points = [{n_layer = 2, d_model = 8}, {n_layer = 4, d_model = [32, 64]}]   # settings that go together
 
-A scale may override anything in [base], and a point anything in its scale, axes included; neither is overridden by a rule. A rule may follow
-from what another rule above it gave; `powers_of` rounds down to a power of a number, `least` and `most` are bounds.
+A scale may override anything in [base], and a point anything in its scale, axes included; neither is overridden by a rule. A list in
+a point is an axis of that point alone: these sizes on these training sets. A rule may follow from what another rule above it gave;
+`powers_of` rounds down to a power of a number, `least` and `most` are bounds.
 """
 
 from __future__ import annotations
@@ -106,15 +107,14 @@ class Spec:
             raise UserError(f"{self.name} has no scale {scale!r}; it has {', '.join(self.scales)}")
         settings = dict(self.scales[scale])
         points = settings.pop("points", [{}])
-        axes = {name: value for name, value in settings.items() if isinstance(value, list)}
-        fixed = {name: value for name, value in settings.items() if name not in axes}
-        if empty := [name for name, values in {**axes, "points": points}.items() if not values]:
-            raise UserError(f"{self.name}: {empty[0]} = [] in [scales.{scale}] leaves nothing to run; list at least one value")
         configs = []
         for point in points:
-            for values in itertools.product(*axes.values()):
-                chosen = {**fixed, **dict(zip(axes, values)), **point}
-                configs.append(self._config({**self.base, **chosen}, set(chosen)))
+            axes = {name: value if isinstance(value, list) else [value] for name, value in {**settings, **point}.items()}
+            if empty := [name for name, values in axes.items() if not values]:
+                raise UserError(f"{self.name}: {empty[0]} = [] in [scales.{scale}] leaves nothing to run; list at least one value")
+            configs += [self._config({**self.base, **dict(zip(axes, values))}, set(axes)) for values in itertools.product(*axes.values())]
+        if not configs:
+            raise UserError(f"{self.name}: points = [] in [scales.{scale}] leaves nothing to run; list at least one value")
         return list(dict.fromkeys(configs))
 
     def _config(self, settings: dict[str, Any], chosen: set[str]) -> RunConfig:
