@@ -172,10 +172,12 @@ def test_curves_have_one_colour_and_one_label_per_size():
         curves_figure([])
 
 
-def test_labels_are_movedapart():
+def test_labels_are_moved_apart():
     heights = np.array([10.0, 11, 12, 90])
     moved = np.sort(heights + apart(heights, 14))
     assert (np.diff(moved) > 13.9).all() and moved[3] == pytest.approx(90)
+    above = np.sort(heights + apart(heights, 14, least=5))
+    assert (np.diff(above) > 13.9).all() and above[0] == pytest.approx(5) and above[3] == pytest.approx(90)
 
 
 def test_two_axes_share_losses_and_differ_in_n():
@@ -192,7 +194,7 @@ def test_two_axes_share_losses_and_differ_in_n():
         two_axes_figure([1], [1, 2], [1], [1])
 
 
-@pytest.mark.parametrize("value, text", [(1500, "1.5k"), (1e4, "10k"), (98600, "98.6k"), (1e6, "1M"), (1.6, "1.6"), (-2, "\N{MINUS SIGN}2"), (0, "0")])
+@pytest.mark.parametrize("value, text", [(1500, "1.5k"), (1e4, "10k"), (98600, "98.6k"), (1e6, "1M"), (1.6, "1.6"), (-2, "\N{MINUS SIGN}2"), (0, "0"), (1e-4, "0.0001")])
 def test_plain_numbers(value, text):
     assert plain(value) == text
 

@@ -207,7 +207,8 @@ def curves_figure(
         figure.draw_without_rendering()
         ends = {s: [(run.x[-1], run.loss[-1]) for run in runs if run.size == s] for s in sizes}
         place = {s: (max(x for x, _ in e), np.exp(np.mean([np.log(y) for _, y in e]))) for s, e in ends.items()}
-        shifts = apart([axis.transData.transform(place[s])[1] for s in sizes], 14 * figure.dpi / 72)
+        line = 12 * figure.dpi / 72
+        shifts = apart([axis.transData.transform(place[s])[1] for s in sizes], line, axis.bbox.y0 + line / 2)
         for s, shift in zip(sizes, shifts):
             label = f"{size_name} = {plain(s)}" if s == sizes[0] else plain(s)
             axis.annotate(

@@ -41,8 +41,9 @@ class PlainLog(Locator):
 
 
 def plain(value: float) -> str:
-    """1500 -> 1.5k, 1.6 -> 1.6, with a true minus sign."""
-    return short(float(f"{value:.6g}")).replace("-", "\N{MINUS SIGN}")
+    """1500 -> 1.5k, 1.6 -> 1.6, 0.0001 -> 0.0001, with a true minus sign."""
+    text = f"{value:g}" if 1e-4 <= abs(value) < 1e-3 else short(float(f"{value:.6g}"))
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 class PlainFormatter(Formatter):
@@ -112,8 +113,8 @@ def scientific(value: float) -> str:
     return f"{value:.1e}".replace("e+", "e").replace("e0", "e")
 
 
-def apart(heights: Sequence[float], gap: float) -> list[float]:
-    """How far to move each height so that neighbours are at least `gap` apart and the whole stays centred."""
+def apart(heights: Sequence[float], gap: float, least: float = -np.inf) -> list[float]:
+    """How far to move each height so that neighbours are at least `gap` apart, the whole stays centred, and none is below `least`."""
     order = np.argsort(heights)
     wanted = np.asarray(heights)[order]
     placed = wanted.copy()
@@ -123,6 +124,7 @@ def apart(heights: Sequence[float], gap: float) -> list[float]:
             break
         placed[:-1] -= overlap
         placed[1:] += overlap
+        placed = np.maximum(placed, least + gap * np.arange(len(placed)))
     moved = np.empty(len(order))
     moved[order] = placed - wanted
     return moved.tolist()
