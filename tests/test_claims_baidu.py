@@ -85,6 +85,16 @@ def test_the_best_fit_is_the_lowest_median_not_the_luckiest_seed():
     assert sorted(curve_of(errors, DOMAINS["images"]).points.error) == [0.4, 0.45, 0.9]
 
 
+def test_a_set_on_which_only_smaller_models_were_tried_is_not_on_the_curve_of_the_best():
+    errors = DOMAINS["images"].errors(table())
+    best = best_fits(errors)
+    largest = best.m.max()
+    rows = best_fits(errors[(errors.m < largest) | (errors.model < best.model.iloc[-2])])
+    pd.testing.assert_frame_equal(rows, best[best.m < largest])
+    alone = best_fits(errors[(errors.m < largest) | (errors.model == best.model.iloc[-2])])
+    assert alone.m.max() == largest and alone.sizes.iloc[-1] == 1
+
+
 def test_medians_are_numpys():
     draw = np.random.default_rng(0).standard_normal((5, 4, 3))
     draw[0, 0, 1] = draw[1, 2, :2] = np.nan

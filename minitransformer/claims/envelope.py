@@ -97,11 +97,21 @@ def curve_of(errors: pd.DataFrame, domain: Domain) -> LearningCurve:
 
 def best_fits(errors: pd.DataFrame) -> pd.DataFrame:
     """The best size of model for each training-set size: m, model, N, N_total, n_layer, d_model, error (median over seeds), seeds,
-    sizes (how many were tried), edge ("smallest" or "largest" where it is that of those tried, else "")."""
+    sizes (how many were tried), edge ("smallest" or "largest" where it is that of those tried, else "").
+
+    Without training sets on which only models smaller than the best one of the next smaller set were tried: what they end on is
+    their own capacity.
+    """
     keys = ["m", "model", "N", "N_total", "n_layer", "d_model"]
     medians = errors.groupby(keys, as_index=False).error.agg(error="median", seeds="size")
     best = medians.loc[medians.groupby("m").error.idxmin()].reset_index(drop=True)
     tried = medians.groupby("m").model.agg(["min", "max", "size"]).loc[best.m].reset_index()
+    reached, kept = -1, []
+    for at, (model, largest) in enumerate(zip(best.model, tried["max"])):
+        if largest >= reached:
+            reached = model
+            kept.append(at)
+    best, tried = best.loc[kept].reset_index(drop=True), tried.loc[kept].reset_index(drop=True)
     edge = np.select([best.model == tried["max"], best.model == tried["min"]], ["largest", "smallest"], "")
     return best.assign(sizes=tried["size"], edge=edge)
 
