@@ -58,7 +58,7 @@ class SecondsDirective(SphinxDirective):
             rows = seconds(PRINTED.read_text(encoding="utf-8"), find_labs(SOURCES))
         except (OSError, ValueError) as problem:
             raise self.error(str(problem)) from None
-        caption = "Seconds of processor time that the solutions of each lab take as a whole; in parentheses those by the clock, on a machine busy with other work. A dash: not timed."
+        caption = "Seconds of processor time that the solutions of each lab take as a whole; in parentheses those by the clock, on two cores. A dash: not timed."
         return self.parse_text_to_nodes(list_table(rows, caption, "labs-seconds-table"))
 
 
