@@ -129,3 +129,13 @@ def test_torch_needs_are_followed():
     names = needed_by("torch")
     assert {"torch", "sympy", "mpmath", "jinja2", "markupsafe"} <= set(names)
     assert "minitransformer" not in names and "pytest" not in names
+
+
+def test_every_notebook_has_been_tried_with_colab_s_versions():
+    printed = (ROOT / "benchmarks" / "colab.txt").read_text()
+    tried = {line.split()[0]: line for line in printed.splitlines() if ".ipynb" in line and "python benchmarks" not in line}
+    assert set(tried) == {path.relative_to(ROOT / "notebooks").as_posix() for path in (ROOT / "notebooks").rglob("*.ipynb")
+                          if ".ipynb_checkpoints" not in path.parts}
+    for name, line in tried.items():
+        student = name.startswith("labs/") and "source" not in name
+        assert ("stops at its first exercise" if student else "runs through") in line, line
