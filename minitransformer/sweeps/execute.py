@@ -43,17 +43,19 @@ def check_backend(name: str, gpus_per_stack: float = 1.0) -> None:
         raise UserError(f"gpus_per_stack = {gpus_per_stack:g} is for the ray backend; without it a stack has a card to itself")
 
 
-def sweep(configs: Iterable[RunConfig], store: RunStore, workers: int | None = None, device: str = "cpu",
+def sweep(configs: Iterable[RunConfig], store: RunStore, workers: int | None = None, device: str | None = None,
           quiet: bool = False, backend: str = "processes", gpus_per_stack: float = 1.0) -> Plan:
     """Train every config that has no finished run in the store; return what there was to do, and how much of it was done here.
 
-    On a CPU each worker is a process with one thread, on cards a thread for each card; backend "ray" sends the stacks to a
+    device: "cpu" or "cuda"; left out: MINITRANSFORMER_DEVICE, else "cpu". On a CPU each worker is a process with one thread, on cards a
+    thread for each card; backend "ray" sends the stacks to a
     Ray cluster, where a stack on a card takes the share `gpus_per_stack` of it. Stop it at any moment: finished runs stay,
     and the next call trains only what is missing. Sweeps on one store share the work: what another trains is waited for,
     and taken over when the other is no more. A stack that fails does not stop the others; the first error is raised when
     they are done, with how many others there are; that of a store which cannot be used at once.
     """
     check_backend(backend, gpus_per_stack)
+    device = device or os.environ.get("MINITRANSFORMER_DEVICE", "cpu")
     configs = list(dict.fromkeys(configs))
     errors: dict[str, UserError] = {}  # of runs that cannot be trained
     here: set[str] = set()             # runs that this sweep has trained
