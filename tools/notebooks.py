@@ -27,7 +27,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def clean(notebook: nbformat.NotebookNode) -> list[str]:
-    """Removes times, widget state and standard error in place; numbers the code cells; returns the standard error."""
+    """Removes times, widget state and standard error in place, and joins what was printed; numbers the code cells; returns the standard
+    error."""
     removed, count = [], 0
     notebook.metadata = nbformat.from_dict(
         {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}}
@@ -40,7 +41,13 @@ def clean(notebook: nbformat.NotebookNode) -> list[str]:
         count += 1
         cell.execution_count = count
         removed += [output.text for output in cell.outputs if output.get("name") == "stderr"]
-        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and WIDGET not in o.get("data", {})]
+        kept = [o for o in cell.outputs if o.get("name") != "stderr" and WIDGET not in o.get("data", {})]
+        cell.outputs = []
+        for output in kept:  # what was printed in several pieces, in one
+            if cell.outputs and output.output_type == cell.outputs[-1].output_type == "stream":
+                cell.outputs[-1].text += output.text
+            else:
+                cell.outputs.append(output)
         for output in cell.outputs:
             if "execution_count" in output:
                 output.execution_count = count

@@ -59,8 +59,8 @@ def use(curve: LearningCurve) -> Use | None:
 def blind(curve: LearningCurve, held: int = HELD) -> tuple[LearningCurve, pd.DataFrame]:
     """The curve as it was before the `held` largest training sets were trained on, its region and law found again, and the best fits
     of those sets."""
-    m = np.unique(curve.errors.m)
-    return curve_of(curve.errors[~curve.errors.m.isin(m[-held:])], curve.domain), curve.points[curve.points.m.isin(m[-held:])]
+    first = np.unique(curve.points.m)[-held:][0]
+    return curve_of(curve.errors[curve.errors.m < first], curve.domain), curve.points[curve.points.m >= first]
 
 
 def lowest(curve: LearningCurve) -> float:
