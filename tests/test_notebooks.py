@@ -63,6 +63,9 @@ def problems(notebook: dict, path: str) -> list[str]:
     alts = []
     for cell in code:
         pictures = 0
+        kinds = [output.get("name") for output in cell["outputs"]]
+        if any(one == after == "stdout" for one, after in zip(kinds, kinds[1:])):
+            found.append("what a cell printed is stored in pieces: run `make notebooks`")
         for output in cell["outputs"]:
             if output["output_type"] == "error":
                 found.append("an error is stored")
@@ -174,6 +177,7 @@ def test_a_good_notebook_has_no_problem():
         (add_output(output_type="error", ename="E", evalue="", traceback=[]), "an error"),
         (add_output(output_type="stream", name="stderr", text="warning"), "standard error"),
         (add_output(output_type="stream", name="stdout", text="saved /home/me/runs"), "absolute path"),
+        (add_output(output_type="stream", name="stdout", text="5"), "stored in pieces"),
         (add_output(output_type="display_data", metadata={}, data={"application/vnd.jupyter.widget-view+json": {}}), "a widget"),
         (add_output(output_type="display_data", metadata={}, data={"application/vnd.plotly.v1+json": {}}), "Plotly"),
         (set_source(3, 'open("/tmp/x")'), "absolute path in the code"),
