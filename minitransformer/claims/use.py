@@ -59,7 +59,7 @@ def use(curve: LearningCurve) -> Use | None:
 def blind(curve: LearningCurve, held: int = HELD) -> tuple[LearningCurve, pd.DataFrame]:
     """The curve as it was before the `held` largest training sets were trained on, its region and law found again, and the best fits
     of those sets."""
-    first = np.unique(curve.points.m)[-held:][0]
+    first = min(np.unique(curve.points.m)[-held:], default=math.inf)
     return curve_of(curve.errors[curve.errors.m < first], curve.domain), curve.points[curve.points.m >= first]
 
 
