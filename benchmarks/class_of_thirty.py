@@ -81,7 +81,7 @@ def grade(lab: Lab, folder: Path, limits: Limits) -> Way:
     way.seconds = time.monotonic() - start
     with open(folder / "marks.csv", encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            way.marks[row["submission"]] = float(row["total"])
+            way.marks[row["submission"]] = float(row["marks"])
             way.remarks[row["submission"]] = row["mean remark"] or row["top remark"] or row["status"]
     return way
 

@@ -39,7 +39,7 @@ def grade(folder: Annotated[Path, typer.Argument(help="What was handed in: FOLDE
     if any(one.seconds and not one.alone for one in marks):
         print("the network could not be shut off here: this platform, or its settings, allow no namespaces to a user", file=sys.stderr)
     if json_:
-        print_json([{"submission": one.submission, "lab": one.lab.name, "total": one.total, "out_of": one.lab.points, "points": one.points,
+        print_json([{"submission": one.submission, "lab": one.lab.name, "marks": one.total, "out_of": one.lab.points, "points": one.points,
                      "status": one.status, "remarks": one.remarks, "seconds": round(one.seconds, 1)} for one in marks])
         return
     print(table(marks))

@@ -10,8 +10,8 @@ from .sweeps.grid import SCALES
 from .sweeps.store import default_store
 
 TAKES = {"smoke": "seconds, and numbers that mean nothing", "laptop": "minutes on two processor cores",
-         "hours": "a night on two processor cores", "gpu": "minutes to an hour on one large card"}
-LARGE = 40             # GiB of a card that the gpu scale is made for
+         "hours": "a night on two processor cores, where a notebook trains at it; else as laptop", "gpu": "minutes to an hour on one large card"}
+LARGE = 38             # GiB of memory: a card that is sold with 40 GB, for which the gpu scale is made, has a little less
 DRIVE = "/content/drive"
 
 
@@ -39,15 +39,21 @@ def start(scale: str | None = None, runs: str | os.PathLike | None = None, gpu: 
     os.environ["MINITRANSFORMER_DEVICE"] = "cuda" if on_card else "cpu"
     if "MINITRANSFORMER_QUIET" not in os.environ:
         what = f"{card} with {memory:.0f} GiB" if card else "No GPU"
-        use = "trains here" if on_card else "trains on the processor" + (
-            f": the gpu scale is for cards of {LARGE} GiB, and smaller models do not fill one" if card and chosen != "gpu" else "")
-        print(f"{what}. Scale {chosen}: {TAKES[chosen]}; it {use}. Another scale: start(\"smoke\").")
-        print(f"Runs are kept in {default_store()}." + _lost())
+        use = "trains here" if on_card else "trains on the processor"
+        if chosen == "gpu" and not on_card:
+            use += ", for days"
+        elif card and not on_card:
+            use += ": the gpu scale is for cards of 40 GB, and smaller models do not fill one"
+        print(f"{what}. Scale {chosen}: {TAKES[chosen]}; it {use}. Another scale: start(\"{'laptop' if chosen == 'smoke' else 'smoke'}\").")
+        kept = default_store()
+        print(f"Runs are kept in {kept if '://' in kept else Path(kept).resolve()}." + _lost())
     return chosen
 
 
 def _kept(address: str) -> str:
     """The address, with its folder made; a folder on Drive once Drive is mounted."""
+    if not address:
+        raise UserError("runs = \"\" names no folder; leave it out for the folder runs")
     if "://" in address:
         return address
     folder = Path(address).expanduser()

@@ -63,7 +63,7 @@ def test_a_class_of_thirty_gets_the_marks_it_should(sources, class_folder, tmp_p
     with open(tmp_path / "marks.csv", encoding="utf-8", newline="") as file:
         rows = {row["submission"]: row for row in csv.DictReader(file)}
     expected = {who: (str(mean), str(top), str(mean + top), "4") for who, (_, mean, top) in CLASS.items()}
-    given = {who: (row["mean"], row["top"], row["total"], row["out_of"]) for who, row in rows.items()}
+    given = {who: (row["mean"], row["top"], row["marks"], row["out_of"]) for who, row in rows.items()}
     assert given == expected
     assert rows["sum"]["mean remark"] == "that is the sum"
     assert rows["blank"]["status"] == rows["emptied"]["status"] == "blank"

@@ -42,15 +42,17 @@ def with_card(monkeypatch, name="", memory=0):
     (("Tesla T4", 15), {}, "laptop", "cpu", "Tesla T4 with 15 GiB. Scale laptop"),
     (("Tesla T4", 15), {"scale": "gpu"}, "gpu", "cuda", "Scale gpu: minutes to an hour on one large card; it trains here."),
     (("NVIDIA H100", 80), {}, "gpu", "cuda", "NVIDIA H100 with 80 GiB. Scale gpu"),
-    (("NVIDIA H100", 80), {"gpu": False}, "laptop", "cpu", "the gpu scale is for cards of 40 GiB"),
+    (("NVIDIA H100", 80), {"gpu": False}, "laptop", "cpu", "the gpu scale is for cards of 40 GB"),
     (("NVIDIA H100", 80), {"scale": "smoke"}, "smoke", "cpu", "Scale smoke: seconds, and numbers that mean nothing"),
-    (("", 0), {"scale": "gpu"}, "gpu", "cpu", "it trains on the processor."),
+    (("", 0), {"scale": "gpu"}, "gpu", "cpu", "it trains on the processor, for days."),
+    (("NVIDIA A100-SXM4-40GB", 39.56), {}, "gpu", "cuda", "with 40 GiB"),
 ])
 def test_the_scale_follows_from_the_machine_unless_one_is_named(card, options, scale, device, said, monkeypatch, capsys):
     with_card(monkeypatch, *card)
     assert start(**options) == scale and os.environ["MINITRANSFORMER_DEVICE"] == device
     printed = capsys.readouterr().out
-    assert said in printed and printed.endswith("Runs are kept in runs.\n")
+    assert said in printed and printed.endswith(f"Runs are kept in {Path('runs').resolve()}.\n")
+    assert f'start("{scale}")' not in printed
 
 
 def test_the_environment_names_a_scale_and_may_ask_for_silence(monkeypatch, capsys):
@@ -77,6 +79,8 @@ def test_a_sweep_trains_where_start_said(monkeypatch, tmp_path):
 def test_runs_are_kept_where_the_reader_says(tmp_path, capsys):
     start("smoke", runs=tmp_path / "a" / "mine")
     assert default_store() == str(tmp_path / "a" / "mine") and (tmp_path / "a" / "mine").is_dir()
+    with pytest.raises(UserError, match="names no folder"):
+        start("smoke", runs="")
     start("smoke", runs="memory://runs")
     assert default_store() == "memory://runs" and capsys.readouterr().out.endswith("Runs are kept in memory://runs.\n")
 

@@ -22,7 +22,7 @@ SOURCES, PRINTED = ROOT / FOLDER / "source", ROOT / "benchmarks" / "labs.txt"
 def row(lab: Lab) -> list[str]:
     """The lab, the question under its title, what its exercises are about, minutes and points."""
     question = re.search(r"^\*\*(.+?)\*\*", lab.notebook["cells"][0]["source"], re.M)
-    topics = "; ".join(exercise.title[0].lower() + exercise.title[1:] for exercise in lab.exercises)
+    topics = "; ".join(exercise.title for exercise in lab.exercises)
     return [f"[{lab.title}](../{(FOLDER / lab.name).as_posix()}.ipynb)", f"{question[1]} *{topics}*" if question else topics, str(lab.minutes), str(lab.points)]
 
 

@@ -135,8 +135,8 @@ DEFINITIONS = (
     ),
     _CURVE(
         id="baidu.translation_bend",
-        statement="The curve of one size is a power law plus a constant, and that of the best sizes is flatter: difference of the "
-                  "exponents",
+        statement="The curve of one size is a power law plus a constant, and the exponent of the best sizes, without one, is the "
+                  "flatter: difference of the exponents",
         paper="hestness2017, Fig. 1", notebook="notebooks/translation.ipynb", specs=("translation",),
         measure=measure_bend, agrees=lambda measured, target: measured.low > 0,
     ),

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..files import replacing
 from . import sandbox
 from .sandbox import Cell, Limits
-from .source import Lab, Notebook, cell_id, kind, load_notebook
+from .source import COLUMNS, Lab, Notebook, cell_id, kind, load_notebook
 
 TOO_LARGE = 20 * 2**20
 
@@ -170,13 +170,13 @@ def grade_folder(folder: Path, labs: Mapping[str, Lab], name: str | None = None,
 
 
 def write_csv(marks: Sequence[Marks], path: Path) -> None:
-    """One row a submission and lab: its total, and points and remark of each exercise of any lab graded (empty where it is not of that lab)."""
+    """One row a submission and lab: all its marks, and points and remark of each exercise of any lab graded (empty where it is not of that lab)."""
     names = list(dict.fromkeys((one.lab.name, exercise.name) for one in marks for exercise in one.lab.exercises))
     several = len({one.lab.name for one in marks}) > 1
     title = {pair: f"{pair[0]}.{pair[1]}" if several else pair[1] for pair in names}
     with replacing(path, "Choose another file with --csv.") as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["submission", "lab", "total", "out_of", *title.values(), "status", "seconds", *(f"{name} remark" for name in title.values())])
+        rows.writerow([*COLUMNS[:4], *title.values(), *COLUMNS[4:], *(f"{name} remark" for name in title.values())])
         for one in marks:
             mine = {(one.lab.name, name): points for name, points in one.points.items()}
             said = {(one.lab.name, name): text for name, text in one.remarks.items()}
@@ -197,7 +197,7 @@ def table(marks: Sequence[Marks]) -> str:
         some = [one for one in marks if one.lab.name == lab.name]
         wide = max(10, *(len(one.submission) for one in some))
         columns = {exercise.name: max(len(exercise.name), 5) for exercise in lab.exercises}
-        lines += [f"{lab.title} ({lab.name})", f"{'submission':{wide}}" + "".join(f"  {name:>{width}}" for name, width in columns.items()) + f"  {'total':>8}  status"]
+        lines += [f"{lab.title} ({lab.name})", f"{'submission':{wide}}" + "".join(f"  {name:>{width}}" for name, width in columns.items()) + f"  {'marks':>8}  status"]
         lines.append(f"{'out of':{wide}}" + "".join(f"  {exercise.points:>{columns[exercise.name]}}" for exercise in lab.exercises) + f"  {lab.points:>8}")
         for one in some:
             row = "".join(f"  {one.points[name]:>{width}}" for name, width in columns.items())

@@ -36,6 +36,9 @@ Notebook = dict[str, Any]
 Cell = dict[str, Any]
 
 
+COLUMNS = ("submission", "lab", "marks", "out_of", "status", "seconds")  # of the table of marks; exercises have other names
+
+
 @dataclass(frozen=True)
 class Exercise:
     """What an exercise is called, how hard and how important it is (of 5), and the points of each of its tests by id."""
@@ -202,6 +205,7 @@ def read_lab(path: Path) -> Lab:
         if what == "answer":
             check(heading, f"answer {id_} has no heading")
             check(SOLUTION[0] in text, f"answer {id_} has no {SOLUTION[0]}")
+            check(id_ not in COLUMNS, f"answer {id_} is called like a column of the table of marks: {', '.join(COLUMNS)}")
             exercises.append(Exercise(id_, heading[2].strip(), *map(int, heading.group(3, 4, 5)), tests={}))
             promised, heading = int(heading[6]), None
         elif what == "test":
