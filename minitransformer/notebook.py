@@ -11,14 +11,14 @@ from .sweeps.store import default_store
 
 TAKES = {"smoke": "seconds, and numbers that mean nothing", "laptop": "minutes on two processor cores",
          "hours": "a night on two processor cores, where a notebook trains at it; else as laptop", "gpu": "minutes to an hour on one large card"}
-LARGE = 38             # GiB of memory: a card that is sold with 40 GB, for which the gpu scale is made, has a little less
+LARGE = 40             # GB (1e9 bytes) of a card that the gpu scale is made for
 DRIVE = "/content/drive"
 
 
 def start(scale: str | None = None, runs: str | os.PathLike | None = None, gpu: bool = True) -> str:
     """The scale at which a notebook trains, after saying what was found.
 
-    scale: smoke, laptop, hours or gpu. Left out: MINITRANSFORMER_SCALE, else gpu where there is a card of LARGE GiB and the
+    scale: smoke, laptop, hours or gpu. Left out: MINITRANSFORMER_SCALE, else gpu where there is a card of LARGE GB and the
     notebook has that scale (`gpu`), else laptop. runs: a folder or an fsspec address where finished runs and checkpoints are kept from
     here on; in Colab a folder below /content/drive outlives a disconnect, and your Drive is mounted for it. Left out:
     MINITRANSFORMER_STORE, else `runs`. `sweep` then trains on the card at the scale gpu, and on the processor at all others. Says
@@ -29,7 +29,7 @@ def start(scale: str | None = None, runs: str | os.PathLike | None = None, gpu: 
     card, memory = None, 0.0
     if torch.cuda.is_available():
         found = torch.cuda.get_device_properties(0)
-        card, memory = found.name, found.total_memory / 2**30
+        card, memory = found.name, found.total_memory / 1e9
     chosen = scale or os.environ.get("MINITRANSFORMER_SCALE") or ("gpu" if gpu and memory >= LARGE else "laptop")
     if chosen not in SCALES:
         raise UserError(f"there is no scale {chosen!r}; use {', '.join(SCALES[:-1])} or {SCALES[-1]}")
@@ -38,12 +38,12 @@ def start(scale: str | None = None, runs: str | os.PathLike | None = None, gpu: 
     on_card = chosen == "gpu" and card is not None
     os.environ["MINITRANSFORMER_DEVICE"] = "cuda" if on_card else "cpu"
     if "MINITRANSFORMER_QUIET" not in os.environ:
-        what = f"{card} with {memory:.0f} GiB" if card else "No GPU"
+        what = f"{card} with {memory:.0f} GB" if card else "No GPU"
         use = "trains here" if on_card else "trains on the processor"
         if chosen == "gpu" and not on_card:
             use += ", for days"
         elif card and not on_card:
-            use += ": the gpu scale is for cards of 40 GB, and smaller models do not fill one"
+            use += f": the gpu scale is for cards of {LARGE} GB, and smaller models do not fill one"
         print(f"{what}. Scale {chosen}: {TAKES[chosen]}; it {use}. Another scale: start(\"{'laptop' if chosen == 'smoke' else 'smoke'}\").")
         kept = default_store()
         print(f"Runs are kept in {kept if '://' in kept else Path(kept).resolve()}." + _lost())

@@ -61,6 +61,8 @@ def test_a_domain_reads_its_own_runs_and_its_own_error():
     assert VARIANTS["images_top5"].errors(images).error.to_list() == pytest.approx([v / 2 for v in DOMAINS["images"].errors(images).error])
     assert list(ctc.model.unique()) == list(range(len(WIDTHS))) and ctc.groupby("model").N.first().is_monotonic_increasing
     assert not len(DOMAINS["word_lm"].errors(images))
+    library = images.assign(train_tokens=0, unique_tokens=10**8, curve_error=[[1e-3]] * len(images))  # ends before it has seen it
+    pd.testing.assert_frame_equal(DOMAINS["images"].errors(pd.concat([images, library])), DOMAINS["images"].errors(images))
 
 
 def test_errors_of_zero_have_no_place_on_log_axes_and_trials_are_no_seeds():
@@ -91,6 +93,8 @@ def test_a_set_on_which_only_smaller_models_were_tried_is_not_on_the_curve_of_th
     largest = best.m.max()
     rows = best_fits(errors[(errors.m < largest) | (errors.model < best.model.iloc[-2])])
     pd.testing.assert_frame_equal(rows, best[best.m < largest])
+    before, after = use.blind(curve_of(errors[(errors.m < largest) | (errors.model < best.model.iloc[-2])], DOMAINS["images"]))
+    assert list(np.unique(after.m)) == best.m.iloc[-3:-1].to_list() and before.errors.m.max() == best.m.iloc[-4]
     alone = best_fits(errors[(errors.m < largest) | (errors.model == best.model.iloc[-2])])
     assert alone.m.max() == largest and alone.sizes.iloc[-1] == 1
 

@@ -132,6 +132,7 @@ def test_a_spreadsheet_gets_no_formula(tiny, tmp_path):
     ("### Exercise 2", "### Exercise 3", "out of order"),
     ("difficulty 1 of 5", "hard", "points"),
     ("%% answer top", "%% answer mean", "used twice"),
+    ("%% answer top", "%% answer marks", "called like a column"),
     ("*Difficulty 1 of 5 · importance 1 of 5 · 1 minutes · 1 point*", "easy", "not like the others"),
 ])
 def test_a_source_that_is_not_whole_is_refused(tmp_path, old, new, problem):

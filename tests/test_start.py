@@ -39,13 +39,13 @@ def with_card(monkeypatch, name="", memory=0):
 
 @pytest.mark.parametrize("card, options, scale, device, said", [
     (("", 0), {}, "laptop", "cpu", 'No GPU. Scale laptop: minutes on two processor cores; it trains on the processor. Another scale: start("smoke").'),
-    (("Tesla T4", 15), {}, "laptop", "cpu", "Tesla T4 with 15 GiB. Scale laptop"),
+    (("Tesla T4", 15), {}, "laptop", "cpu", "Tesla T4 with 16 GB. Scale laptop"),
     (("Tesla T4", 15), {"scale": "gpu"}, "gpu", "cuda", "Scale gpu: minutes to an hour on one large card; it trains here."),
-    (("NVIDIA H100", 80), {}, "gpu", "cuda", "NVIDIA H100 with 80 GiB. Scale gpu"),
+    (("NVIDIA H100", 80), {}, "gpu", "cuda", "NVIDIA H100 with 86 GB. Scale gpu"),
     (("NVIDIA H100", 80), {"gpu": False}, "laptop", "cpu", "the gpu scale is for cards of 40 GB"),
     (("NVIDIA H100", 80), {"scale": "smoke"}, "smoke", "cpu", "Scale smoke: seconds, and numbers that mean nothing"),
     (("", 0), {"scale": "gpu"}, "gpu", "cpu", "it trains on the processor, for days."),
-    (("NVIDIA A100-SXM4-40GB", 39.56), {}, "gpu", "cuda", "with 40 GiB"),
+    (("NVIDIA A100-SXM4-40GB", 39.56), {}, "gpu", "cuda", "with 42 GB"),
 ])
 def test_the_scale_follows_from_the_machine_unless_one_is_named(card, options, scale, device, said, monkeypatch, capsys):
     with_card(monkeypatch, *card)
